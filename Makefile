@@ -1,0 +1,45 @@
+# `make help` lists the targets. PYTHON=... uses another environment than .venv, which is then not
+# set up here.
+PYTHON ?= .venv/bin/python
+BIN = $(dir $(PYTHON))
+DEMO_DIR ?= egs/mini/asr1/exp/demo
+PYTEST = $(PYTHON) -m pytest
+SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run tests/shell/fake_python)
+
+.PHONY: help setup demo test test_slow lint format clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z_]*\):.*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup:  ## .venv with all that recipes, tests and lint need (tools/setup.sh --help)
+ifeq ($(PYTHON),.venv/bin/python)
+	@env -u PYTHON tools/setup.sh
+endif
+
+demo: setup  ## the recipe egs/mini from synthesised speech to the WER table, in DEMO_DIR
+	PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
+		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) $(DEMO_ARGS)
+	@cat $(DEMO_DIR)/RESULTS.md
+
+test: setup  ## unit tests and tiny recipes, under 3 minutes
+	$(PYTEST)
+
+test_slow: setup  ## what takes longer
+	$(PYTEST) -m slow
+
+lint: setup  ## ruff, import-linter, shellcheck, shfmt
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	PYTHONPATH=. $(BIN)lint-imports --no-logo
+	$(BIN)shellcheck -x $(SHELL_FILES)
+	$(BIN)shfmt -i 4 -d $(SHELL_FILES)
+
+format: setup  ## bring Python and shell files into the form that lint asks for
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+	$(BIN)shfmt -i 4 -w $(SHELL_FILES)
+
+clean:  ## remove caches and what recipes wrote; .venv stays
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build
+	rm -rf egs/*/*/data egs/*/*/dump egs/*/*/exp
+	find espnet_lite tests tools egs -name __pycache__ -type d -prune -exec rm -rf {} +

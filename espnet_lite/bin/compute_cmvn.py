@@ -1,0 +1,32 @@
+"""Compute global CMVN statistics of the features a configuration asks for (part of stage 2)."""
+
+import sys
+from pathlib import Path
+
+from espnet_lite.bin.arguments import parser
+from espnet_lite.errors import reports_input_errors
+
+
+@reports_input_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write mean and variance sums over all frames of `--data_dirs` to `--output`."""
+    args = parser(__doc__)
+    args.add_argument("--data_dirs", required=True, nargs="+", help="dump folders")
+    args.add_argument("--config", required=True, help="training YAML with model.front_end")
+    args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args.add_argument("--output", required=True, help="safetensors file to write")
+    parsed = args.parse_args(argv)
+
+    from espnet_lite.config import load_config
+    from espnet_lite.tasks.asr import TrainAsrConfig
+    from espnet_lite.tasks.cmvn import compute_cmvn
+
+    config = load_config(parsed.config, TrainAsrConfig, parsed.overrides)
+    folders = [Path(folder) for folder in parsed.data_dirs]
+    statistics = compute_cmvn(folders, config.model.front_end, output=Path(parsed.output))
+    print(f"{parsed.output}: mean and variance of {statistics.frames} frames")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Utterances → batches: audio, speed change and tokens, made by a thread ahead of the trainer."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from espnet_lite.data.audio import audio_info, change_speed, read_audio, speed_lengths, to_int16
+from espnet_lite.data.batching import draw_seed, epoch_generator, plan_batches, shard
+from espnet_lite.data.read_ahead import read_ahead
+from espnet_lite.data.recording import utterance_named
+from espnet_lite.data.utterance import TOKEN_PADDING, Batch, Utterance
+from espnet_lite.errors import InputError
+
+# Purposes of the random numbers of an epoch; a draw for one never moves the draws for another.
+_BATCHES, _SPEEDS = 0, 1
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the loader asks of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Loader:
+    """Batches of a list of utterances, epoch after epoch.
+
+    The content of a batch depends only on (utterances, seed, epoch, position), so a training
+    resumes at any batch. Samples are kept as 16-bit integers in memory, up to `cache_gigabytes`.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokenizer: Tokenizer | None,
+        *,
+        sample_rate: int,
+        batch_seconds: float | int,
+        seed: int,
+        shuffle: bool = True,
+        speed_factors: Sequence[float | int] = (1.0,),
+        max_batch_utterances: int = 512,
+        prefetch_batches: int = 4,
+        short_first_epochs: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_gigabytes: float | int = 1.0,
+    ):
+        """Plan nothing yet; look up the lengths of utterances that have no `num_samples`.
+
+        Args:
+            utterances: as `read_data_dir` returns them.
+            tokenizer: text → token ids; None makes batches without tokens.
+            sample_rate: of the model, in Hz; audio of another rate is refused.
+            batch_seconds: budget of a batch: its longest utterance × its utterances, in seconds.
+            seed: of the order of batches, the speed factors and the batches' own seeds.
+            shuffle: False gives the same batches in every epoch, longest first.
+            speed_factors: one is drawn for each utterance in each epoch; 1.1 is a tenth faster.
+            max_batch_utterances: most utterances in a batch.
+            prefetch_batches: batches read ahead by the thread; 0 reads without a thread.
+            short_first_epochs: epochs 0 … n−1 go from short to long utterances (with shuffle),
+                which gets CTC off its plateau of blanks.
+            rank, world_size: this process takes every world_size-th batch.
+            cache_gigabytes: memory for decoded samples, in 10⁹ bytes; 0 reads files every time.
+
+        Raises:
+            InputError: no utterances, a text missing, a senseless number, unreadable audio.
+        """
+        _check(utterances, tokenizer, batch_seconds=batch_seconds, speed_factors=speed_factors)
+        self.utterances = utterances
+        self.tokenizer = tokenizer
+        self.sample_rate = sample_rate
+        self.batch_samples = round(batch_seconds * sample_rate)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.speed_factors = np.asarray(speed_factors, dtype=np.float64)
+        self.max_batch_utterances = max_batch_utterances
+        self.prefetch_batches = prefetch_batches
+        self.short_first_epochs = short_first_epochs
+        self.rank = rank
+        self.world_size = world_size
+        self.num_samples = np.array([self._num_samples(u) for u in utterances], dtype=np.int64)
+        self._cache: dict[int, np.ndarray] = {}
+        self._cache_bytes_left = int(cache_gigabytes * 1e9)
+        self._planned: tuple[int, list[list[int]]] | None = None
+
+    def num_batches(self, epoch: int) -> int:
+        """Return the number of batches of this rank in an epoch (counted from 0)."""
+        plan = self._plan(epoch)
+        return len(shard(len(plan), rank=self.rank, world_size=self.world_size))
+
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch (counted from 0) from position `start` on, on the CPU.
+
+        Raises:
+            InputError: while iterating: audio that is missing, truncated, undecodable, of another
+                rate, or of another length than `num_samples`; the utterance and file are named.
+        """
+        plan = self._plan(epoch)
+        positions = shard(len(plan), rank=self.rank, world_size=self.world_size)[start:]
+        factors = self._factors(epoch)
+        batches = (
+            self._make_batch(plan[position], factors, draw_seed(self.seed, epoch, position))
+            for position in positions
+        )
+        return read_ahead(batches, depth=self.prefetch_batches)
+
+    def audio_seconds(self, epoch: int) -> float:
+        """Return the seconds of speech of an epoch over all ranks, speed changes included."""
+        return int(self._lengths(self._factors(epoch)).sum()) / self.sample_rate
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """Return the batches of all ranks as positions in `utterances`."""
+        if self._planned is None or self._planned[0] != epoch:
+            generator = epoch_generator(self.seed, epoch, _BATCHES) if self.shuffle else None
+            plan = plan_batches(
+                self._lengths(self._factors(epoch)),
+                batch_samples=self.batch_samples,
+                max_batch_utterances=self.max_batch_utterances,
+                generator=generator,
+                short_first=self.shuffle and epoch < self.short_first_epochs,
+            )
+            self._planned = (epoch, plan)
+        return self._planned[1]
+
+    def _factors(self, epoch: int) -> np.ndarray:
+        generator = epoch_generator(self.seed, epoch, _SPEEDS)
+        choice = generator.random(len(self.utterances)) * len(self.speed_factors)
+        return self.speed_factors[choice.astype(np.int64)]
+
+    def _lengths(self, factors: np.ndarray) -> np.ndarray:
+        """Return the samples of each utterance after its speed change."""
+        return speed_lengths(self.num_samples, factors)
+
+    def _num_samples(self, utterance: Utterance) -> int:
+        if utterance.num_samples is not None:
+            return utterance.num_samples
+        if utterance.start_seconds is not None or utterance.end_seconds is not None:
+            return len(self._read(utterance))
+        with utterance_named(utterance.id):
+            info = audio_info(utterance.audio)
+        self._check_rate(utterance, info.sample_rate)
+        return info.frames
+
+    def _make_batch(self, positions: list[int], factors: np.ndarray, seed: int) -> Batch:
+        chosen = [self.utterances[i] for i in positions]
+        speeds = factors[positions].tolist()
+        lengths = speed_lengths(self.num_samples[positions], factors[positions]).tolist()
+        waveform = np.zeros((len(chosen), max(lengths)), dtype=np.float32)
+        for row, (position, factor) in enumerate(zip(positions, speeds, strict=True)):
+            samples = self._samples(position).astype(np.float32)
+            samples *= 1 / 32768
+            waveform[row, : lengths[row]] = change_speed(samples, factor)
+        tokens, token_lengths = self._tokens(chosen)
+        return Batch(
+            ids=[utterance.id for utterance in chosen],
+            waveform=torch.from_numpy(waveform),
+            waveform_lengths=torch.tensor(lengths, dtype=torch.int64),
+            tokens=tokens,
+            token_lengths=token_lengths,
+            seed=seed,
+        )
+
+    def _tokens(self, chosen: list[Utterance]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if self.tokenizer is None:
+            return None, None
+        rows = [self.tokenizer.encode(utterance.text or "") for utterance in chosen]
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        tokens = torch.full((len(rows), max(map(len, rows))), TOKEN_PADDING, dtype=torch.int64)
+        for padded, row in zip(tokens, rows, strict=True):
+            padded[: len(row)] = torch.tensor(row, dtype=torch.int64)
+        return tokens, lengths
+
+    def _samples(self, position: int) -> np.ndarray:
+        """Return the 16-bit samples of an utterance, from memory where they fit."""
+        cached = self._cache.get(position)
+        if cached is not None:
+            return cached
+        utterance = self.utterances[position]
+        samples = self._read(utterance)
+        if len(samples) != self.num_samples[position]:
+            raise InputError(
+                f"{len(samples)} samples in the audio, {self.num_samples[position]} in "
+                "utt2num_samples",
+                where=f"utterance '{utterance.id}' ({utterance.audio})",
+                fix="the audio changed since the dump stage: run that stage again",
+            )
+        if samples.nbytes <= self._cache_bytes_left:
+            self._cache_bytes_left -= samples.nbytes
+            self._cache[position] = samples
+        return samples
+
+    def _read(self, utterance: Utterance) -> np.ndarray:
+        with utterance_named(utterance.id):
+            samples, rate = read_audio(
+                utterance.audio,
+                start_seconds=utterance.start_seconds,
+                end_seconds=utterance.end_seconds,
+            )
+        self._check_rate(utterance, rate)
+        return to_int16(samples)
+
+    def _check_rate(self, utterance: Utterance, rate: int) -> None:
+        if rate != self.sample_rate:
+            raise InputError(
+                f"sample rate {rate} Hz, expected {self.sample_rate} Hz",
+                where=f"utterance '{utterance.id}' ({utterance.audio})",
+                fix="run the dump stage, which resamples",
+            )
+
+
+def _check(
+    utterances: Sequence[Utterance],
+    tokenizer: Tokenizer | None,
+    *,
+    batch_seconds: float | int,
+    speed_factors: Sequence[float | int],
+) -> None:
+    if not utterances:
+        raise InputError("no utterances to load")
+    if not (math.isfinite(batch_seconds) and batch_seconds > 0):
+        raise InputError(f"batch_seconds {batch_seconds}, expected a positive number of seconds")
+    if not speed_factors or not all(0.1 <= factor <= 10 for factor in speed_factors):
+        raise InputError(f"speed_factors {list(speed_factors)}, expected factors near 1.0")
+    if tokenizer is not None:
+        for utterance in utterances:
+            if utterance.text is None:
+                raise InputError("no text, expected one", where=f"utterance '{utterance.id}'")

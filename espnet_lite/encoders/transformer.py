@@ -1,0 +1,102 @@
+"""Pre-norm Transformer encoder (Vaswani et al. 2017, normalized before each module)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from espnet_lite.encoders.output import EncoderOutput
+from espnet_lite.nn.attention import MultiHeadAttention, rotary_table
+from espnet_lite.nn.dropout import Dropout
+from espnet_lite.nn.feed_forward import ACTIVATIONS, FeedForward
+from espnet_lite.nn.masks import key_mask
+from espnet_lite.nn.positions import SinusoidalPositions
+
+POSITIONS = ("sinusoidal", "rotary")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The default is ESPnet's 12-layer encoder with a feed-forward factor of 4."""
+
+    dim: int = 256
+    layers: int = 12
+    heads: int = 4
+    feed_forward: int = 1024  # hidden width
+    dropout: float = 0.1  # residual, feed-forward and position dropout
+    attention_dropout: float = 0.0  # of the attention probabilities
+    activation: str = "relu"  # relu | gelu | swish
+    positions: str = "sinusoidal"  # sinusoidal (added) | rotary (turns queries and keys)
+
+    def __post_init__(self):
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim {self.dim} is not a multiple of 2 × heads {self.heads}")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions '{self.positions}' is not one of {', '.join(POSITIONS)}")
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation '{self.activation}' is not one of {known}")
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.attention = MultiHeadAttention(
+            config.dim, heads=config.heads, dropout=config.attention_dropout
+        )
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = FeedForward(
+            config.dim,
+            hidden=config.feed_forward,
+            dropout=config.dropout,
+            activation=config.activation,
+        )
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "batch time dim"], mask, rotation):
+        """Return the block's output, of the shape of `x`."""
+        normed = self.attention_norm(x)
+        x = x + self.dropout(self.attention(normed, normed, mask, rotation))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class TransformerEncoder(nn.Module):
+    """Full self-attention over all valid frames of an utterance."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        self.sinusoids = (
+            SinusoidalPositions(config.dim, dropout=config.dropout)
+            if config.positions == "sinusoidal"
+            else None
+        )
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch time dim"],
+        lengths: Int[Tensor, "batch"],
+        return_layers: bool = False,
+    ) -> EncoderOutput:
+        """Return frames at the rate they came in; frames beyond `lengths` mean nothing."""
+        mask = key_mask(lengths, features.size(1))
+        rotation = None
+        x = features
+        if self.sinusoids is not None:
+            x = self.sinusoids(x)
+        else:
+            rotation = rotary_table(
+                x.size(1), self.dim // self.config.heads, device=features.device
+            )
+        layers = [features]
+        for block in self.blocks:
+            x = block(x, mask, rotation)
+            if return_layers:
+                layers.append(x)
+        return EncoderOutput(self.norm(x), lengths, layers if return_layers else None)

@@ -1,0 +1,138 @@
+"""Files that are either whole or absent, and text files read with their line numbers."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from espnet_lite.errors import InputError
+
+# What the user can mend: no space, over quota, read-only, no permission, missing folder, too large.
+_WRITE_FAULTS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EFBIG,
+)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def write_faults_named(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and the like into one line that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WRITE_FAULTS:
+            raise
+        raise InputError(
+            f"cannot write: {os.strerror(error.errno)}",
+            where=path,
+            fix="what was there before is untouched; free space or choose a writable folder and run again",
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it is synced and renamed to `path`.
+
+    On an exception the temporary file is removed and `path` keeps what it had. Parent folders are
+    made. The temporary name keeps the suffix, because some writers choose their format by it.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with write_faults_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on a clean exit it takes the place of `folder`.
+
+    Every file in it is synced before the rename. A folder that was there before is replaced in
+    two renames, and removed only after the new one stands.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    with write_faults_named(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    with open(path, "rb+") as file:
+                        os.fsync(file.fileno())
+            if folder.exists():
+                os.replace(folder, aside)
+            os.replace(temporary, folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_lines(path: Path | str, *, fix: str | None = None) -> list[str]:
+    """Return the lines of a UTF-8 text file without their line ends.
+
+    Raises:
+        InputError: missing file, bytes that are not UTF-8, or CRLF line ends, with file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such file", where=path, fix=fix)
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"byte 0x{raw[error.start]:02x} is not UTF-8",
+            where=f"{path}:{line}",
+            fix=f"convert it: iconv -f latin1 -t utf-8 {path}",
+        ) from error
+    if "\r" in text:
+        line = text[: text.index("\r")].count("\n") + 1
+        raise InputError(
+            "carriage return in a text file, expected Unix line ends",
+            where=f"{path}:{line}",
+            fix=f"mend it: sed -i 's/\\r$//' {path}",
+        )
+    lines = text.split("\n")
+    if lines and lines[-1] == "":
+        lines.pop()
+    return lines

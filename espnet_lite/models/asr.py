@@ -1,0 +1,192 @@
+"""Hybrid CTC/attention recognizer (Watanabe et al. 2017): front end, encoder, CTC head, decoder."""
+
+from dataclasses import dataclass
+
+import kaldialign
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from espnet_lite.config import build_class, choice, optional_choice
+from espnet_lite.data.utterance import Batch
+from espnet_lite.decode.greedy import ctc_greedy
+from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.encoders.front_end import FRONT_ENDS
+from espnet_lite.encoders.output import EncoderOutput
+from espnet_lite.models.loss import Loss
+from espnet_lite.nn.decoder import TransformerDecoder
+
+BLANK = 0
+PAD = -1  # of token tensors
+
+
+@dataclass(frozen=True)
+class TransformerDecoderConfig:
+    """ESPnet's default decoder; its width is the encoder's."""
+
+    layers: int = 6
+    heads: int = 4
+    feed_forward: int = 2048
+    dropout: float = 0.1
+
+
+DECODERS = {"transformer": (TransformerDecoderConfig, TransformerDecoder)}
+
+
+@dataclass(frozen=True)
+class AsrConfig:
+    """Architecture and loss of a recognizer."""
+
+    front_end: object = choice(FRONT_ENDS, "log_mel")
+    encoder: object = choice(ENCODERS, "transformer")
+    decoder: object = optional_choice(DECODERS)  # null: CTC only
+    ctc_weight: float = 0.3  # of the CTC loss beside the attention loss; unused without a decoder
+    label_smoothing: float = 0.1  # of the attention loss
+    inter_ctc_layers: tuple[int, ...] = ()  # blocks whose output gets a CTC loss through the head
+    inter_ctc_weight: float = 0.3  # of their mean beside the last layer's CTC loss
+
+
+class AsrModel(nn.Module):
+    """batch → Loss; `encode` and `ctc_log_probs` for decoding."""
+
+    def __init__(self, config: AsrConfig, *, vocab: int):
+        super().__init__()
+        self.config = config
+        self.vocab = vocab
+        self.encoder = build_class(ENCODERS, config.encoder)(config.encoder)
+        self.front_end = build_class(FRONT_ENDS, config.front_end)(
+            config.front_end, dim=self.encoder.dim
+        )
+        self.ctc_head = nn.Linear(self.encoder.dim, vocab)
+        self.decoder = None
+        if config.decoder is not None:
+            self.decoder = build_class(DECODERS, config.decoder)(
+                vocab=vocab,
+                dim=self.encoder.dim,
+                heads=config.decoder.heads,
+                feed_forward=config.decoder.feed_forward,
+                layers=config.decoder.layers,
+                dropout=config.decoder.dropout,
+            )
+
+    def encode(
+        self,
+        waveform: Float[Tensor, "batch samples"],
+        waveform_lengths: Int[Tensor, "batch"],
+        *,
+        generator: torch.Generator | None = None,
+        return_layers: bool = False,
+    ) -> EncoderOutput:
+        """Return the encoder's output for waveforms in [-1, 1]."""
+        features, lengths = self.front_end(waveform, waveform_lengths, generator)
+        return self.encoder(features, lengths, return_layers=return_layers)
+
+    def ctc_log_probs(
+        self, encoded: Float[Tensor, "batch time dim"]
+    ) -> Float[Tensor, "batch time vocab"]:
+        """Return fp32 log-probabilities of tokens and blank for each frame."""
+        return self.ctc_head(encoded).float().log_softmax(dim=-1)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Return the loss summed over utterances, with the metrics of training or validation.
+
+        Metrics: `loss`, `loss_ctc` per utterance; `loss_attention` per utterance and `accuracy` per
+        token with a decoder; `ctc_error` (greedy token error rate) in eval mode; `unalignable`, the
+        part of utterances with fewer frames than CTC needs, which are left out of the CTC loss.
+        """
+        generator = torch.Generator(device=batch.waveform.device).manual_seed(batch.seed)
+        output = self.encode(
+            batch.waveform,
+            batch.waveform_lengths,
+            generator=generator,
+            return_layers=bool(self.config.inter_ctc_layers),
+        )
+        count = len(batch.ids)
+        log_probs = self.ctc_log_probs(output.encoded)
+        alignable = output.lengths >= frames_needed(batch.tokens, batch.token_lengths)
+        loss_ctc = self._ctc(log_probs, output.lengths, batch, alignable)
+        metrics = {
+            "loss_ctc": (loss_ctc.detach(), count),
+            "unalignable": (count - alignable.sum(), count),
+        }
+        total = loss_ctc
+        if self.config.inter_ctc_layers:
+            inner = [
+                self._ctc(
+                    self.ctc_log_probs(self.encoder.norm(output.layers[layer])),
+                    output.lengths,
+                    batch,
+                    alignable,
+                )
+                for layer in self.config.inter_ctc_layers
+            ]
+            weight = self.config.inter_ctc_weight
+            total = (1 - weight) * total + weight * torch.stack(inner).mean()
+        if self.decoder is not None:
+            loss_attention, correct, tokens = self._attention(output, batch)
+            total = self.config.ctc_weight * total + (1 - self.config.ctc_weight) * loss_attention
+            metrics["loss_attention"] = (loss_attention.detach(), count)
+            metrics["accuracy"] = (correct, tokens)
+        if not self.training:
+            metrics["ctc_error"] = _greedy_errors(log_probs, output.lengths, batch)
+        metrics["loss"] = (total.detach(), count)
+        return Loss(total, count, metrics)
+
+    def _ctc(self, log_probs, lengths, batch: Batch, alignable: Bool[Tensor, "batch"]) -> Tensor:
+        """Return the CTC loss summed over the utterances that can be aligned."""
+        losses = functional.ctc_loss(
+            log_probs.transpose(0, 1),
+            batch.tokens.clamp(min=0),
+            lengths,
+            batch.token_lengths,
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return torch.where(alignable, losses, 0.0).sum()
+
+    def _attention(self, output: EncoderOutput, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """Return the smoothed cross entropy summed over tokens, correct tokens and all tokens."""
+        tokens_in, tokens_out = decoder_tokens(batch.tokens, batch.token_lengths, self.vocab - 1)
+        logits = self.decoder(tokens_in, batch.token_lengths + 1, output.encoded, output.lengths)
+        logits = logits.float()
+        loss = functional.cross_entropy(
+            logits.transpose(1, 2),
+            tokens_out,
+            ignore_index=PAD,
+            label_smoothing=self.config.label_smoothing,
+            reduction="sum",
+        )
+        correct = ((logits.argmax(dim=-1) == tokens_out) & (tokens_out != PAD)).sum()
+        return loss, correct, int((batch.token_lengths + 1).sum())
+
+
+def frames_needed(
+    tokens: Int[Tensor, "batch tokens"], token_lengths: Int[Tensor, "batch"]
+) -> Int[Tensor, "batch"]:
+    """Return the fewest frames CTC can align: one a token and a blank between equal neighbours."""
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (tokens[:, 1:] != PAD)
+    return (token_lengths + repeats.sum(dim=1)).clamp(min=1)
+
+
+def decoder_tokens(
+    tokens: Int[Tensor, "batch tokens"], token_lengths: Int[Tensor, "batch"], sos_eos: int
+) -> tuple[Int[Tensor, "batch tokens_plus_1"], Int[Tensor, "batch tokens_plus_1"]]:
+    """Return decoder inputs (<sos/eos> first, padded with it) and targets (<sos/eos> last, padded
+    with -1)."""
+    start = tokens.new_full((tokens.size(0), 1), sos_eos)
+    tokens_in = torch.cat([start, tokens.where(tokens != PAD, sos_eos)], dim=1)
+    tokens_out = functional.pad(tokens, (0, 1), value=PAD)
+    tokens_out = tokens_out.scatter(1, token_lengths[:, None], sos_eos)
+    return tokens_in, tokens_out
+
+
+def _greedy_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[float, float]:
+    """Return (token errors of the best path, reference tokens)."""
+    errors = 0
+    hypotheses = ctc_greedy(log_probs, lengths)
+    for hypothesis, tokens in zip(hypotheses, batch.tokens.tolist(), strict=True):
+        reference = [token for token in tokens if token != PAD]
+        errors += kaldialign.edit_distance(reference, hypothesis)["total"]
+    return float(errors), float(batch.token_lengths.sum())

@@ -1,0 +1,258 @@
+"""The packed model file `model.esp`: one complete recognizer in one safetensors file.
+
+Layout (docs/packed_format.md has the same, longer; all numbers little-endian):
+
+    bytes 0..7      uint64 N, the length of the JSON that follows, padding included
+    bytes 8..8+N    JSON, UTF-8, padded at its end with spaces so that 8+N divides by 8
+    the rest        tensor bytes, row-major, without gaps
+
+The JSON is a safetensors header and begins with exactly `{"__metadata__":{"sha256":"`, so the 64
+hex digits of the checksum always stand at bytes 35..98. They are the SHA-256 of the whole file with
+those 64 bytes read as ASCII `0`. `__metadata__["espnet_lite"]` is a JSON text again: the header
+
+    {format_version, architecture, policy, tokenizer, record, tensors: {name: {encoding, shape}}}
+
+`encoding` says how to get the values of a tensor from the stored bytes (`shape` is the shape of
+those values): `fp32`, `bf16` and `int64` are the plain numbers. Low-bit encodings will be new names
+here; a reader refuses an encoding it does not know. The same input gives the same bytes.
+"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+from espnet_lite.errors import InputError
+from espnet_lite.files import atomic_path
+
+FORMAT_VERSION = 1  # raised when an older reader would misread a file, not for a new encoding
+MAGIC = b'{"__metadata__":{"sha256":"'
+_DIGEST = slice(8 + len(MAGIC), 8 + len(MAGIC) + 64)  # where the checksum's hex digits stand
+_ZEROS = b"0" * 64
+_ALIGNMENT_BYTES = 8  # of the first tensor; larger elements come first, so every tensor is aligned
+_LARGEST_JSON_BYTES = 100_000_000  # safetensors' own limit
+ENCODINGS = {"fp32": "F32", "bf16": "BF16", "int64": "I64"}  # encoding -> safetensors dtype
+
+
+def read_header(path: Path | str) -> dict:
+    """Return the header of a packed file; reads no tensor and imports neither torch nor numpy.
+
+    The size of the file is compared with what its JSON announces; the checksum is not (that needs
+    every byte: `read_checked_header`, `read_packed`).
+
+    Raises:
+        InputError: missing, not a packed file, truncated or too long, newer than this reader.
+    """
+    path = _existing(path)
+    with path.open("rb") as file:
+        start = file.read(8 + len(MAGIC))
+        json_bytes = _json_bytes(path, start)
+        rest = file.read(max(0, 8 + json_bytes - len(start)))
+    layout = _parse_layout(path, start[8:] + rest, json_bytes, path.stat().st_size)
+    return _parse_header(path, layout)
+
+
+def read_checked_header(path: Path | str) -> dict:
+    """Return what `read_header` does, after reading the whole file and comparing its checksum."""
+    path = _existing(path)
+    return _check(path, path.read_bytes())
+
+
+def read_packed(path: Path | str) -> tuple[dict, dict]:
+    """Return `(header, {name: tensor})`: the tensors as stored (fp32, bf16 or int64), on the CPU.
+
+    Raises:
+        InputError: what `read_header` finds, or a checksum that does not match.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = _existing(path)
+    content = path.read_bytes()
+    header = _check(path, content)
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+    return header, tensors
+
+
+def write_packed(path: Path | str, tensors: dict, header: dict) -> None:
+    """Write `packed_bytes(tensors, header)` to `path`, whole or not at all.
+
+    Raises:
+        ValueError: what `packed_bytes` raises.
+        InputError: the disk is full or the folder cannot be written.
+    """
+    content = packed_bytes(tensors, header)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def packed_bytes(tensors: dict, header: dict) -> bytearray:
+    """Return the packed file of `tensors` (name -> torch tensor: fp32, bf16 or int64).
+
+    `format_version` and `tensors` of the header are set here; the rest is kept as given. JSON keys
+    are sorted, so the same input gives the same bytes.
+
+    Raises:
+        ValueError: a dtype without an encoding, or a header that JSON cannot hold (NaN).
+    """
+    import torch
+
+    encodings = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "int64"}
+    described = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in encodings:
+            raise ValueError(f"tensor {name} is {tensor.dtype}, expected one of {list(encodings)}")
+        described[name] = {"encoding": encodings[tensor.dtype], "shape": list(tensor.shape)}
+    # Larger elements first, then by name: every tensor starts at a multiple of its element size.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    layout, end = {}, 0
+    for name in order:
+        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        layout[name] = {
+            "dtype": ENCODINGS[described[name]["encoding"]],
+            "shape": described[name]["shape"],
+            "data_offsets": [start, end],
+        }
+    header = {**header, "format_version": FORMAT_VERSION, "tensors": described}
+    metadata = {"sha256": _ZEROS.decode(), "espnet_lite": _dump_json(header)}
+    # Not by _dump_json: "sha256" must come first, the tensors in the order of their bytes.
+    json_text = json.dumps(
+        {"__metadata__": metadata, **layout}, separators=(",", ":"), ensure_ascii=False
+    ).encode("utf-8")
+    json_text += b" " * (-len(json_text) % _ALIGNMENT_BYTES)
+    content = bytearray(struct.pack("<Q", len(json_text)) + json_text)
+    for name in order:
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        content += flat.view(torch.uint8).numpy().tobytes()
+    content[_DIGEST] = _checksum(content).encode("ascii")
+    return content
+
+
+def _dump_json(value: object) -> str:
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def file_sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checksum(content: bytes | bytearray) -> str:
+    """SHA-256 of the file with the checksum's own digits read as zeros."""
+    digest = hashlib.sha256(memoryview(content)[: _DIGEST.start])
+    digest.update(_ZEROS)
+    digest.update(memoryview(content)[_DIGEST.stop :])
+    return digest.hexdigest()
+
+
+def _existing(path: Path | str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such packed model", where=path, fix="write one: pack_model --output")
+    return path
+
+
+def _check(path: Path, content: bytes) -> dict:
+    """Return the header of a whole file whose sizes and checksum are right."""
+    json_bytes = _json_bytes(path, content[: 8 + len(MAGIC)])
+    layout = _parse_layout(path, content[8 : 8 + json_bytes], json_bytes, len(content))
+    found, stored = _checksum(content), content[_DIGEST].decode("ascii", "replace")
+    if found != stored:
+        raise _damaged(path, f"its bytes have SHA-256 {found[:12]}…, it says {stored[:12]}…")
+    return _parse_header(path, layout)
+
+
+def _not_packed(path: Path, why: str) -> InputError:
+    fix = "give a file that pack_model wrote (*.esp)"
+    return InputError(f"not a packed model ({why})", where=path, fix=fix)
+
+
+def _damaged(path: Path, why: object) -> InputError:
+    return InputError(f"damaged: {why}", where=path, fix="copy or pack it again")
+
+
+def _truncated(path: Path, found: int, expected: str) -> InputError:
+    fix = "copy or pack it again"
+    return InputError(f"truncated: {found} bytes of {expected}", where=path, fix=fix)
+
+
+def _json_bytes(path: Path, start: bytes) -> int:
+    """Return the length of the JSON, from the first bytes of the file."""
+    if len(start) <= 8:
+        raise _not_packed(path, f"{len(start)} bytes")
+    if len(start) < 8 + len(MAGIC) and MAGIC.startswith(start[8:]):
+        raise _truncated(path, len(start), "a JSON header that begins so")
+    if start[8:] != MAGIC:
+        raise _not_packed(path, "another beginning")
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > _LARGEST_JSON_BYTES:
+        raise _not_packed(path, f"a JSON header of {length} bytes")
+    return length
+
+
+def _parse_layout(path: Path, json_text: bytes, json_bytes: int, file_bytes: int) -> dict:
+    """Return the safetensors header after comparing its sizes with the file's."""
+    if file_bytes < 8 + json_bytes:
+        raise _truncated(path, file_bytes, f"at least {8 + json_bytes}")
+    try:
+        layout = json.loads(json_text.decode("utf-8"))
+        entries = [value for name, value in layout.items() if name != "__metadata__"]
+        expected = 8 + json_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise _damaged(path, f"its JSON header cannot be read ({error!r})") from error
+    if file_bytes < expected:
+        raise _truncated(path, file_bytes, str(expected))
+    if file_bytes > expected:
+        raise _damaged(path, f"{file_bytes} bytes, its header announces {expected}")
+    return layout
+
+
+def _parse_header(path: Path, layout: dict) -> dict:
+    """Return the espnet_lite header after checking its version and its list of tensors."""
+    try:
+        header = json.loads(layout["__metadata__"]["espnet_lite"])
+        version = header["format_version"]
+        described = {
+            name: (entry["encoding"], entry["shape"]) for name, entry in header["tensors"].items()
+        }
+        stored = {
+            name: (entry["dtype"], entry["shape"], entry["data_offsets"])
+            for name, entry in layout.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"its espnet_lite header cannot be read ({error!r})") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"format_version {version}, this espnet_lite reads up to {FORMAT_VERSION}",
+            where=path,
+            fix="update espnet_lite, or pack the model again with this version",
+        )
+    if described.keys() != stored.keys():
+        odd = sorted(described.keys() ^ stored.keys())
+        raise _damaged(path, f"tensor '{odd[0]}' is only in one of its two lists of tensors")
+    for name, (encoding, shape) in described.items():
+        if encoding not in ENCODINGS:
+            raise InputError(
+                f"tensor '{name}' has the encoding '{encoding}', "
+                f"this espnet_lite reads {', '.join(ENCODINGS)}",
+                where=path,
+                fix="update espnet_lite",
+            )
+        if stored[name][:2] != (ENCODINGS[encoding], shape):
+            dtype, stored_shape, _ = stored[name]
+            raise _damaged(
+                path,
+                f"tensor '{name}' is stored as {dtype} {stored_shape}, "
+                f"described as {encoding} {shape}",
+            )
+    return header

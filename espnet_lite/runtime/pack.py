@@ -1,0 +1,60 @@
+"""From fp32 weights to the tensors of a packed file, by a policy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from espnet_lite.runtime.packed_model import DECODER_PREFIX, PackedModel
+
+WEIGHTS = ("fp32", "bf16")
+PROBE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class PackPolicy:
+    """How the weights of a model are stored (conf/quantize_*.yaml).
+
+    bf16 is for matrices and convolution kernels (two dimensions or more). Biases, normalization
+    scales and CMVN statistics, all of one dimension, stay fp32: together they are under a
+    hundredth of the file, and an 8-bit mantissa would move every frame by their rounding.
+    """
+
+    weights: str = "bf16"  # fp32 | bf16
+    decoder: bool = False  # keep the attention decoder's section, where the model has one
+
+    def __post_init__(self):
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
+
+
+def apply_policy(weights: dict[str, Tensor], policy: PackPolicy) -> dict[str, Tensor]:
+    """Return what is stored of fp32 `weights` (a recognizer's state dict): decoder kept or left
+    out, matrices rounded to nearest even where the policy says bf16."""
+    kept = {
+        name: tensor
+        for name, tensor in weights.items()
+        if policy.decoder or not name.startswith(DECODER_PREFIX)
+    }
+    if policy.weights == "fp32":
+        return kept
+    return {
+        name: tensor.bfloat16() if tensor.is_floating_point() and tensor.ndim >= 2 else tensor
+        for name, tensor in kept.items()
+    }
+
+
+def largest_difference(first: PackedModel, second: PackedModel) -> float:
+    """Return the largest |difference| of log-probabilities of two packings of one model, on a
+    synthetic waveform: noise and a rising tone whose loudness changes four times a second."""
+    count = round(PROBE_SECONDS * first.sample_rate)
+    seconds = torch.arange(count) / first.sample_rate
+    noise = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    tone = torch.sin(2 * torch.pi * (200 + 200 * seconds) * seconds)
+    loudness = 0.55 + 0.45 * torch.sin(2 * torch.pi * 4 * seconds)
+    waveform = (loudness * (0.2 * tone + 0.02 * noise))[None]
+    lengths = torch.tensor([count])
+    one, frames = first.log_probs(waveform, lengths)
+    other, _ = second.log_probs(waveform, lengths)
+    valid = int(frames[0])
+    return (one[0, :valid] - other[0, :valid]).abs().max().item()

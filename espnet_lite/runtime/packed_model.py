@@ -1,0 +1,102 @@
+"""A packed recognizer ready to run: front end, encoder and CTC head built from one file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from espnet_lite.config import build_class, choice, from_plain
+from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.encoders.front_end import FRONT_ENDS
+from espnet_lite.errors import InputError
+from espnet_lite.runtime.format import read_packed
+from espnet_lite.text.tokenizer import Tokenizer
+
+DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """`architecture` of the packed header: what the tensors are the weights of."""
+
+    front_end: object = choice(FRONT_ENDS, "log_mel")
+    encoder: object = choice(ENCODERS, "transformer")
+    decoder: dict | None = None  # config of the optional decoder section
+    vocab: int  # tokens with <blank>, the CTC head's width
+
+
+class PackedModel(nn.Module):
+    """Front end, encoder and CTC head in eval mode.
+
+    Stored bf16 weights are widened to fp32 when loaded: bf16 is how they are kept, fp32 how they
+    are computed with, so a CPU with bf16 instructions and one without give the same result.
+    """
+
+    def __init__(self, header: dict, *, where: object = None):
+        """Build the modules of `header` (weights as initialized; `from_parts` fills them)."""
+        super().__init__()
+        architecture = from_plain(Architecture, header["architecture"], where=where)
+        self.header = header
+        self.tokenizer = Tokenizer.from_dict(header["tokenizer"])
+        if len(self.tokenizer.tokens) != architecture.vocab:
+            raise InputError(
+                f"a tokenizer of {len(self.tokenizer.tokens)} tokens "
+                f"beside a CTC head of {architecture.vocab}",
+                where=where,
+            )
+        self.encoder = build_class(ENCODERS, architecture.encoder)(architecture.encoder)
+        self.front_end = build_class(FRONT_ENDS, architecture.front_end)(
+            architecture.front_end, dim=self.encoder.dim
+        )
+        self.sample_rate: int = self.front_end.sample_rate  # Hz
+        self.ctc_head = nn.Linear(self.encoder.dim, architecture.vocab)
+        self.eval()
+
+    @classmethod
+    def load(cls, path: Path | str) -> "PackedModel":
+        """Return the model of a packed file.
+
+        Raises:
+            InputError: not a packed file, damaged, of a newer format, or its tensors are not those
+                of its architecture (the first one that differs is named with both shapes).
+        """
+        header, tensors = read_packed(path)
+        return cls.from_parts(header, tensors, where=path)
+
+    @classmethod
+    def from_parts(
+        cls, header: dict, tensors: dict[str, Tensor], *, where: object = None
+    ) -> "PackedModel":
+        """Return the model of a header and its tensors, as `read_packed` gives them."""
+        model = cls(header, where=where)
+        own = model.state_dict()
+        given = {
+            name: tensor for name, tensor in tensors.items() if not name.startswith(DECODER_PREFIX)
+        }
+        for name in sorted(own.keys() | given.keys()):
+            if name not in given or name not in own:
+                what = "has no weights" if name not in given else "is not in the architecture"
+                raise InputError(f"tensor '{name}' {what}", where=where)
+            if own[name].shape != given[name].shape:
+                raise InputError(
+                    f"tensor '{name}' has the shape {list(given[name].shape)}, "
+                    f"the architecture expects {list(own[name].shape)}",
+                    where=where,
+                )
+        model.load_state_dict(given)  # copies into fp32 modules: bf16 widens without loss
+        return model
+
+    @torch.inference_mode()
+    def log_probs(
+        self, waveform: Float[Tensor, "batch samples"], waveform_lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch time vocab"], Int[Tensor, " batch"]]:
+        """Return natural-log probabilities (time frames, vocab) and the number of frames.
+
+        Waveforms are in [-1, 1] at `sample_rate`, zero padded. Too short for one frame gives the
+        length 0; frames at and beyond the length mean nothing.
+        """
+        features, lengths = self.front_end(waveform, waveform_lengths, None)
+        output = self.encoder(features, lengths)
+        return self.ctc_head(output.encoded).log_softmax(dim=-1), output.lengths

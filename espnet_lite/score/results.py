@@ -1,0 +1,247 @@
+"""Rows of a recipe's RESULTS.md: one JSON for each packed model, in `results/<row>.json`.
+
+The JSON is what is kept; RESULTS.md is drawn from all of them (`results_page.py`). A row joins what
+three others wrote: the packed model's header (training record), `decode.json` of each decoded set
+and `score/score.json` beside it.
+"""
+
+import filecmp
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from espnet_lite.errors import InputError
+from espnet_lite.files import read_lines
+
+_ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+SCORE_AGAIN = "score again: ./run.sh --stage score"
+DECODE_AGAIN = "decode again: ./run.sh --stage decode"
+
+COUNTS = ("utterances", "tokens", "corr", "sub", "del", "ins", "err", "s_err")
+
+# What a row must have (`*`: any key of that mapping); everything else may be absent.
+NEEDED: dict[str, tuple[type, ...]] = {
+    "row": (str,),
+    "title": (str,),
+    "dev_sets": (list,),
+    "model.file": (str,),
+    "model.sha256": (str,),
+    "model.bytes": (int,),
+    "model.parameters": (int,),
+    "record.parameters": (int,),
+    "record.minutes": (int, float),
+    "record.updates": (int,),
+    "record.seed": (int,),
+    "decode.rtf.*": (int, float),
+    "environment": (dict,),
+    "scores.*.utterances": (int,),
+    "scores.*.words": (int,),
+    **{f"scores.*.wer.counts.{key}": (int,) for key in COUNTS},
+    "scores.*.cer": (dict, type(None)),
+    "scores.*.ter": (dict, type(None)),
+}
+
+
+def read_json(path: Path | str, *, fix: str | None = None) -> dict:
+    """Return the JSON object of a file.
+
+    Raises:
+        InputError: missing, not UTF-8, not JSON (with the line) or not an object.
+    """
+    text = "\n".join(read_lines(path, fix=fix))
+    try:
+        plain = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=fix
+        ) from None
+    if not isinstance(plain, dict):
+        raise InputError(f"a JSON {type(plain).__name__}, expected an object", where=path, fix=fix)
+    return plain
+
+
+def check_row(row: Mapping, *, where: object) -> None:
+    """Check that a row has every key of `NEEDED`, with its type, and scores of its dev sets.
+
+    Raises:
+        InputError: naming the file and the first key that is missing or of another type.
+    """
+    for key, types in NEEDED.items():
+        _check(row, key.split("."), types, where=where, above="")
+    for name, score in row["scores"].items():
+        for kind in ("cer", "ter"):
+            for key in COUNTS if score[kind] is not None else ():
+                _check(score, [kind, "counts", key], (int,), where=where, above=f"scores.{name}")
+    for name in row["dev_sets"]:
+        if name not in row["scores"]:
+            raise InputError(f"missing key 'scores.{name}', a dev set", where=where)
+    for name in row["scores"]:
+        if name not in row["decode"]["rtf"]:
+            raise InputError(f"missing key 'decode.rtf.{name}'", where=where)
+    if not row["dev_sets"]:
+        raise InputError("key 'dev_sets' is empty; the headline is chosen on one", where=where)
+
+
+def _check(value, keys: Sequence[str], types: tuple, *, where: object, above: str) -> None:
+    here = above or "the row"
+    if not keys:
+        # bool is an int to isinstance; no needed value is a truth value
+        if not isinstance(value, types) or isinstance(value, bool):
+            names = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise InputError(f"key '{here}' is {json.dumps(value)}, expected {names}", where=where)
+        return
+    if not isinstance(value, Mapping):
+        raise InputError(f"key '{here}' is {json.dumps(value)}, expected an object", where=where)
+    wanted = list(value) if keys[0] == "*" else [keys[0]]
+    if not wanted:
+        raise InputError(f"key '{here}' is empty", where=where)
+    for key in wanted:
+        name = f"{above}.{key}" if above else key
+        if key not in value:
+            raise InputError(f"missing key '{name}'", where=where)
+        _check(value[key], keys[1:], types, where=where, above=name)
+
+
+def read_rows(results_dir: Path, *, but: Path | None = None) -> dict[str, dict]:
+    """Return `{row name: row}` of all `results/*.json` except `but`, by name, each one checked."""
+    rows = {}
+    for path in sorted((results_dir / "results").glob("*.json")):
+        if path == but:
+            continue
+        row = read_json(path)
+        check_row(row, where=path)
+        if row["row"] != path.stem:
+            raise InputError(f"key 'row' is '{row['row']}', expected the file's name", where=path)
+        rows[path.stem] = row
+    return rows
+
+
+def row_text(row: Mapping) -> str:
+    """Return the JSON text of a row: sorted keys, the same for the same row."""
+    return json.dumps(row, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def build_row(
+    name: str,
+    *,
+    title: str,
+    model: Path,
+    sha256: str,
+    parameters: int | None,
+    record: Mapping,
+    decode_dirs: Mapping[str, Path],
+    dev_sets: Sequence[str],
+    results_dir: Path,
+) -> dict:
+    """Return the row of a packed model from its training record and its decoded, scored sets.
+
+    Args:
+        sha256, parameters: of the model file; parameters are those stored in it, so that a
+            decoder that only training used does not count.
+        record: the training record of the model's header.
+        decode_dirs: `{set: folder}` with `decode.json` and `score/score.json`.
+        dev_sets: names among those sets; the first one chooses the headline.
+
+    Raises:
+        InputError: a name that is no file name, a set that is not decoded or scored, one that
+            was decoded with another model than this, sets decoded with different configs, a
+            missing key (`check_row`).
+    """
+    if not _ROW_NAME.fullmatch(name):
+        raise InputError(f"row name '{name}', expected letters, digits and . _ + - only")
+    for dev_set in dev_sets:
+        if dev_set not in decode_dirs:
+            raise InputError(
+                f"dev set '{dev_set}' is not among the decoded sets: {', '.join(decode_dirs)}",
+                fix="the headline row is chosen on dev: decode it too, or name it with --dev_sets",
+            )
+    decodes = {set_name: _decoded(folder, sha256) for set_name, folder in decode_dirs.items()}
+    first_set, first = next(iter(decodes.items()))
+    for set_name, decoded in decodes.items():
+        if decoded["config"] != first["config"]:
+            raise InputError(
+                f"decoded with another config than {first_set}",
+                where=decode_dirs[set_name] / "decode.json",
+                fix=DECODE_AGAIN,
+            )
+    row = {
+        "row": name,
+        "title": title,
+        "dev_sets": list(dev_sets),
+        "experiment": record.get("experiment"),
+        "model": {
+            "file": _model_name(model, results_dir),
+            "sha256": sha256,
+            "bytes": model.stat().st_size,
+            "parameters": parameters,
+        },
+        "record": dict(record),
+        "decode": {
+            "config": first["config"],
+            "nj": first.get("nj"),
+            "threads": first.get("threads"),
+            "rtf": {set_name: decoded["rtf"] for set_name, decoded in decodes.items()},
+        },
+        "scores": {set_name: _scored(folder) for set_name, folder in decode_dirs.items()},
+        "environment": first["environment"],
+    }
+    roots = [results_dir.resolve(), Path(__file__).resolve().parents[2]]
+    row = json.loads(_without_roots(row_text(row), roots))
+    check_row(row, where=f"row '{name}' of {model}")
+    return row
+
+
+def _without_roots(text: str, roots: Sequence[Path]) -> str:
+    """Return `text` with paths under the recipe or the repository made relative to them.
+
+    Rows are committed; where a checkout stood on one machine means nothing on another.
+    """
+    for root in roots:
+        text = text.replace(json.dumps(str(root), ensure_ascii=False)[1:-1] + "/", "")
+    return text
+
+
+def _decoded(folder: Path, sha256: str) -> dict:
+    path = folder / "decode.json"
+    decoded = read_json(path, fix=DECODE_AGAIN)
+    for key in ("rtf", "config", "environment"):
+        if key not in decoded:
+            raise InputError(f"missing key '{key}'", where=path, fix=DECODE_AGAIN)
+    _check(decoded, ["model", "sha256"], (str,), where=path, above="")
+    found = decoded["model"]["sha256"]
+    if found != sha256:
+        raise InputError(
+            f"decoded with a model of sha256 {found[:12]}…, expected {sha256[:12]}…",
+            where=path,
+            fix=DECODE_AGAIN,
+        )
+    return decoded
+
+
+def _scored(folder: Path) -> dict:
+    """Return the part of `score.json` that a row keeps: all but the speakers."""
+    path = folder / "score" / "score.json"
+    scored = read_json(path, fix=SCORE_AGAIN)
+    kept = {}
+    for key in ("utterances", "words", "wer", "cer", "ter"):
+        if key not in scored:
+            raise InputError(f"missing key '{key}'", where=path, fix=SCORE_AGAIN)
+        kept[key] = scored[key]
+        if isinstance(kept[key], dict):
+            kept[key] = {k: v for k, v in kept[key].items() if k != "speakers"}
+    return kept
+
+
+def _model_name(model: Path, results_dir: Path) -> str:
+    """Return the model's path as `./run.sh --model` takes it from the recipe's folder.
+
+    The committed copy under `models/` where it has these very bytes, else the path inside the
+    recipe, else the bare file name.
+    """
+    for path in sorted((results_dir / "models").glob("*.esp")):
+        if filecmp.cmp(path, model, shallow=False):
+            return path.relative_to(results_dir).as_posix()
+    if model.resolve().is_relative_to(results_dir.resolve()):
+        return model.resolve().relative_to(results_dir.resolve()).as_posix()
+    return model.name

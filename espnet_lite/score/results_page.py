@@ -1,0 +1,239 @@
+"""RESULTS.md, drawn from the rows alone: same rows, same bytes."""
+
+from collections.abc import Mapping, Sequence
+
+from espnet_lite.errors import InputError
+from espnet_lite.score.alignment import percent_text
+
+STAR = "★"
+ABSENT = "-"
+
+
+def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> str:
+    """Return the Markdown of a recipe's results.
+
+    The headline row, bold and starred, has the lowest WER on the first dev set, never on a test
+    set. Rows stand in the order of that WER, ties by name.
+
+    Args:
+        rows: `{row name: row}`, checked by `results.check_row`; at least one.
+        notes: hand-written Markdown for the end of the page.
+
+    Raises:
+        InputError: rows whose first dev sets differ, as then there is nothing to compare.
+    """
+    ordered = _by_dev_wer(rows)
+    headline = ordered[0]
+    dev = headline["dev_sets"][0]
+    wer = _rate(headline, dev, "wer", "err")
+    parts = [
+        f"# Results: {headline['title']}",
+        f"{STAR} **{headline['row']}** is the headline row: the lowest WER on `{dev}` ({wer} %), "
+        "chosen there and not on a test set.",
+        _summary(ordered),
+        "## Scores",
+        "Columns are those of NIST sclite (Snt utterances, Wrd reference words; Corr, Sub, Del, "
+        "Ins, WER in percent of the words, S.Err in percent of the utterances). CER counts the "
+        "space between words as a character; TER is over the model's own tokens. RTF: seconds "
+        "that one process computes for a second of audio.",
+        _scores(ordered),
+        *(_details(row) for row in ordered),
+    ]
+    if notes and notes.strip():
+        parts += ["## Notes", notes.strip()]
+    parts.append("*Written by `write_results` from `results/*.json`; edit those, not this page.*")
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_dev_wer(rows: Mapping[str, Mapping]) -> list[Mapping]:
+    first_name, first = next(iter(rows.items()))
+    dev = first["dev_sets"][0]
+    for name, row in rows.items():
+        if row["dev_sets"][0] != dev:
+            raise InputError(
+                f"first dev set '{row['dev_sets'][0]}', but '{dev}' in row '{first_name}'",
+                where=f"results/{name}.json",
+                fix="give --dev_sets alike for all rows",
+            )
+
+    def dev_wer(row: Mapping) -> tuple[float, str]:
+        counts = row["scores"][dev]["wer"]["counts"]
+        rate = counts["err"] / counts["tokens"] if counts["tokens"] else float("inf")
+        return rate, row["row"]
+
+    return sorted(rows.values(), key=dev_wer)
+
+
+def _summary(ordered: Sequence[Mapping]) -> str:
+    sets = _sets(ordered)
+    header = ["model", "parameters", "bytes", "training minutes", "core-minutes", "updates"]
+    header += ["audio hours", *(f"WER {name}" for name in sets)]
+    lines = []
+    for index, row in enumerate(ordered):
+        record = row["record"]
+        cells = [
+            row["row"],
+            _millions(row["model"]["parameters"]),
+            _number(row["model"]["bytes"]),
+            _decimal(record["minutes"]),
+            _decimal(record.get("core_minutes")),
+            _number(record["updates"]),
+            _decimal(record.get("audio_hours")),
+            *(_rate(row, name, "wer", "err") for name in sets),
+        ]
+        if index == 0:
+            cells = [f"**{cell}**" for cell in cells]
+            cells[0] = f"{STAR} {cells[0]}"
+        lines.append(cells)
+    return markdown_table(header, lines)
+
+
+def _scores(ordered: Sequence[Mapping]) -> str:
+    header = ["model", "set", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "WER", "S.Err"]
+    header += ["CER", "TER", "RTF"]
+    lines = []
+    for index, row in enumerate(ordered):
+        for name in [name for name in _sets(ordered) if name in row["scores"]]:
+            score = row["scores"][name]
+            lines.append(
+                [
+                    f"{STAR} **{row['row']}**" if index == 0 else row["row"],
+                    name,
+                    _number(score["utterances"]),
+                    _number(score["words"]),
+                    *(_rate(row, name, "wer", key) for key in ("corr", "sub", "del", "ins")),
+                    *(_rate(row, name, "wer", key) for key in ("err", "s_err")),
+                    _rate(row, name, "cer", "err"),
+                    _rate(row, name, "ter", "err"),
+                    f"{row['decode']['rtf'][name]:.4f}",
+                ]
+            )
+    return markdown_table(header, lines, left=2)
+
+
+def _details(row: Mapping) -> str:
+    record, model, decode = row["record"], row["model"], row["decode"]
+    known = [
+        ("Training", _training(record)),
+        ("Trained on", _machine(record)),
+        ("Decoding", _decoding(decode)),
+        ("Decoded on", _machine(row["environment"])),
+        ("Model", f"`{model['file']}`, {_number(model['bytes'])} bytes, {_parameters(row)}"),
+        ("sha256", f"`{model['sha256']}`"),
+    ]
+    lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
+    if record.get("command"):
+        lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
+    lines += ["How to decode it again, without training:", ""]
+    lines += ["```", f"./run.sh --stage decode --model {model['file']}", "```"]
+    return "\n".join(lines)
+
+
+# key of the training record -> how the page says it
+_TRAINING = {
+    "recipe": "recipe {}",
+    "experiment": "experiment {}",
+    "config": "config {}",
+    "seed": "seed {}",
+    "date": "{}",
+    "updates": "{} updates",
+    "epochs": "{} epochs",
+    "batch_seconds": "{} s of audio in an update",
+    "train_utterances": "{} utterances",
+    "train_hours": "{} hours of speech",
+    "dev_loss": "dev loss {}",
+}
+_MACHINE = {
+    "cpu": "{}",
+    "cores": "{} cores",
+    "threads": "{} threads",
+    "python": "Python {}",
+    "torch": "torch {}",
+    "toolkit": "espnet_lite {}",
+    "commit": "commit {}",
+}
+_DECODING = {"nj": "{} processes", "threads": "{} threads each"}
+
+
+def _said(known: Mapping, forms: Mapping[str, str]) -> list[str]:
+    """Return what of `forms` is known, in its order; absent, null and "" are left out."""
+    return [
+        form.format(_plain(known[key]))
+        for key, form in forms.items()
+        if known.get(key) not in (None, "")
+    ]
+
+
+def _training(record: Mapping) -> str:
+    return ", ".join(_said(record, _TRAINING))
+
+
+def _machine(known: Mapping) -> str:
+    return ", ".join(_said(known, _MACHINE)) or ABSENT
+
+
+def _decoding(decode: Mapping) -> str:
+    config = decode["config"]
+    if isinstance(config, Mapping):
+        config = ", ".join(f"{key} {_plain(value)}" for key, value in sorted(config.items()))
+    return ", ".join([str(config), *_said(decode, _DECODING)])
+
+
+def _parameters(row: Mapping) -> str:
+    """Return the numbers in the file, and those trained where an attention decoder is not in it."""
+    stored, trained = row["model"]["parameters"], row["record"]["parameters"]
+    if _millions(stored) == _millions(trained):
+        return f"{_millions(stored)} parameters"
+    return f"{_millions(stored)} parameters of the {_millions(trained)} that were trained"
+
+
+def _sets(ordered: Sequence[Mapping]) -> list[str]:
+    """Return all scored sets: the dev sets first, then the others by name."""
+    dev = ordered[0]["dev_sets"]
+    others = {name for row in ordered for name in row["scores"]} - set(dev)
+    return [*dev, *sorted(others)]
+
+
+def _rate(row: Mapping, set_name: str, kind: str, key: str) -> str:
+    """Return percent with two decimals: of the utterances for `s_err`, else of the tokens."""
+    score = row["scores"].get(set_name, {}).get(kind)
+    if score is None:
+        return ABSENT
+    counts = score["counts"]
+    whole = counts["utterances" if key == "s_err" else "tokens"]
+    return percent_text(counts[key], whole, decimals=2) or ABSENT
+
+
+def _decimal(value: int | float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f}"
+
+
+def _number(value: int | float | None) -> str:
+    return ABSENT if value is None else f"{value:,}"
+
+
+def _millions(value: int) -> str:
+    return f"{value / 1e6:.2f} M"
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return a Markdown table padded to be read raw too: `left` columns to the left, rest right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        "-" * width if index < left else "-" * (width - 1) + ":"
+        for index, width in enumerate(widths)
+    ]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

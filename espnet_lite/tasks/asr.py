@@ -1,0 +1,198 @@
+"""The training of a recognizer: joins configuration, data, model and trainer."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from espnet_lite import environment
+from espnet_lite.config import load_config, to_plain
+from espnet_lite.data.data_dir import Utterance, read_data_dir
+from espnet_lite.data.loader import Loader
+from espnet_lite.errors import InputError
+from espnet_lite.features.cmvn import load_cmvn
+from espnet_lite.files import write_text
+from espnet_lite.locks import folder_lock
+from espnet_lite.models.asr import AsrConfig, AsrModel
+from espnet_lite.numerics import pick_device, use_fast_matmul
+from espnet_lite.text.tokenizer import Tokenizer
+from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
+from espnet_lite.train.options import TrainOptions
+from espnet_lite.train.trainer import REQUEUE, Trainer
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a batch is made of."""
+
+    batch_seconds: float = 80.0  # padded seconds in a batch
+    speed_factors: tuple[float, ...] = (0.9, 1.0, 1.1)  # drawn for each utterance and epoch
+    short_first_epochs: int = 0  # first epochs from short to long utterances
+    max_batch_utterances: int = 256
+
+
+@dataclass(frozen=True)
+class TrainAsrConfig:
+    """Schema of conf/train_asr*.yaml."""
+
+    model: AsrConfig = field(default_factory=AsrConfig)
+    data: DataOptions = field(default_factory=DataOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+def read_sets(folders: list[Path]) -> list[Utterance]:
+    """Return the utterances of several dump folders."""
+    return [utterance for folder in folders for utterance in read_data_dir(folder)]
+
+
+def build_model(config: TrainAsrConfig, *, vocab: int, cmvn_file: Path | None) -> AsrModel:
+    """Return the model with weights drawn from `config.train.seed` and its CMVN statistics."""
+    torch.manual_seed(config.train.seed)
+    model = AsrModel(config.model, vocab=vocab)
+    front_end = config.model.front_end
+    if front_end.cmvn == "global":
+        if cmvn_file is None:
+            raise InputError(
+                "model.front_end.cmvn is global, but no statistics were given", fix="name --cmvn"
+            )
+        statistics, features = load_cmvn(cmvn_file)
+        if features != front_end.feature_options():
+            raise InputError(
+                f"statistics are of {features}, the model's features are "
+                f"{front_end.feature_options()}",
+                where=cmvn_file,
+                fix="compute them with this configuration: ./run.sh --stage dump --stop_stage dump",
+            )
+        model.front_end.cmvn.set_statistics(statistics)
+    return model
+
+
+def build_loaders(
+    config: TrainAsrConfig, train: list[Utterance], dev: list[Utterance], tokenizer: Tokenizer
+) -> tuple[Loader, Loader]:
+    """Return the shuffled, speed-perturbed training loader and the plain validation loader."""
+    sample_rate = config.model.front_end.sample_rate
+    train_loader = Loader(
+        train,
+        tokenizer,
+        sample_rate=sample_rate,
+        batch_seconds=config.data.batch_seconds,
+        seed=config.train.seed,
+        speed_factors=config.data.speed_factors,
+        short_first_epochs=config.data.short_first_epochs,
+        max_batch_utterances=config.data.max_batch_utterances,
+    )
+    dev_loader = Loader(
+        dev,
+        tokenizer,
+        sample_rate=sample_rate,
+        batch_seconds=config.data.batch_seconds,
+        seed=0,
+        shuffle=False,
+        max_batch_utterances=config.data.max_batch_utterances,
+    )
+    return train_loader, dev_loader
+
+
+def train_asr(
+    *,
+    config_file: Path,
+    overrides: list[str],
+    train_dirs: list[Path],
+    dev_dirs: list[Path],
+    tokenizer_dir: Path,
+    cmvn_file: Path | None,
+    expdir: Path,
+    fresh: bool,
+    device_name: str,
+    command: list[str],
+) -> int:
+    """Train, or go on training, in `expdir` and return the exit code (0, or 75 to requeue).
+
+    Raises:
+        InputError: anything the user can mend, each with its file or key.
+    """
+    config = load_config(config_file, TrainAsrConfig, overrides)
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    train, dev = read_sets(train_dirs), read_sets(dev_dirs)
+    inputs = {
+        "train": fingerprint([d / name for d in train_dirs for name in ("wav.scp", "text")]),
+        "dev": fingerprint([d / name for d in dev_dirs for name in ("wav.scp", "text")]),
+        "tokens": fingerprint([tokenizer_dir / "tokens.txt"]),
+        "cmvn": fingerprint([cmvn_file]) if cmvn_file else None,
+    }
+    with folder_lock(expdir):
+        if fresh:
+            move_aside(expdir)
+        open_experiment(expdir, to_plain(config), inputs, command)
+        _keep_tokenizer(tokenizer_dir, expdir / "tokenizer")
+        device = pick_device(device_name)
+        use_fast_matmul(device)
+        model = build_model(config, vocab=tokenizer.vocab, cmvn_file=cmvn_file)
+        train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
+        trainer = Trainer(
+            model,
+            config.train,
+            train_loader=train_loader,
+            dev_loader=dev_loader,
+            folder=expdir,
+            device=device,
+        )
+        parameters = sum(p.numel() for p in model.parameters())
+        print(f"{expdir}: {parameters / 1e6:.2f} M parameters, {len(train)} utterances")
+        if not trainer.run():
+            print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
+            return REQUEUE
+        record = training_record(config, trainer, config_file, command, train, parameters)
+        write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def training_record(
+    config: TrainAsrConfig,
+    trainer: Trainer,
+    config_file: Path,
+    command: list[str],
+    train: list[Utterance],
+    parameters: int,
+) -> dict:
+    """Return what a results table says of a training: length, cost, seed, commit, machine."""
+    state, described = trainer.state, environment.describe()
+    seconds = sum(utterance.num_samples or 0 for utterance in train)
+    return {
+        "config": config_file.name,
+        "command": " ".join(["train_asr", *_without_paths(command[3:])]),
+        "seed": config.train.seed,
+        "updates": state.update,
+        "epochs": state.epoch,
+        "minutes": round(state.seconds / 60, 2),
+        "core_minutes": round(state.core_seconds / 60, 2),
+        "audio_hours": round(state.audio_seconds / 3600, 2),
+        "batch_seconds": config.data.batch_seconds * config.train.accumulate,
+        "train_utterances": len(train),
+        "train_hours": round(seconds / config.model.front_end.sample_rate / 3600, 3),
+        "criterion": config.train.criterion,
+        "best": state.best,
+        "parameters": parameters,
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d"),
+        **described,
+    }
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """Return the command line with absolute paths cut to their last two parts."""
+    return [
+        "/".join(Path(argument).parts[-2:]) if argument.startswith("/") else argument
+        for argument in arguments
+    ]
+
+
+def _keep_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer into the experiment, which then needs nothing outside itself."""
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        shutil.copyfile(path, target / path.name)

@@ -1,0 +1,119 @@
+"""Checkpoints: weights as safetensors, the rest as JSON, the optimizer in a file of its own.
+
+A checkpoint is a folder `update_<n>` that appears by a rename once it is whole:
+    model.safetensors      weights
+    optimizer.safetensors  moments, keyed `<parameter>.<state>`
+    rng.safetensors        state of torch's generators (dropout)
+    state.json             update, epoch, position, seconds used, running sums, versions
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from espnet_lite.errors import InputError
+from espnet_lite.files import atomic_folder, atomic_path
+
+
+def folder_name(update: int) -> str:
+    """Return the name of the checkpoint after `update` updates; names sort by update."""
+    return f"update_{update:08d}"
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write weights as safetensors, whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict
+) -> None:
+    """Write one checkpoint folder; on a full disk the earlier ones stay and one line is raised."""
+    with atomic_folder(folder) as temporary:
+        save_file(_owned(model.state_dict()), temporary / "model.safetensors")
+        save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        save_file(_rng_tensors(), temporary / "rng.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+    """Put weights, optimizer and generators back as they were and return the state."""
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    _restore_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
+    rng = load_file(folder / "rng.safetensors")
+    torch.set_rng_state(rng["cpu"])
+    if torch.cuda.is_available() and "cuda" in rng:
+        torch.cuda.set_rng_state(rng["cuda"])
+    return state
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the whole checkpoints below `folder`, oldest first."""
+    return sorted(path for path in folder.glob("update_*") if (path / "state.json").is_file())
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Remove all but the newest `count` checkpoints, and what a killed run left half-written."""
+    for path in checkpoints(folder)[:-count]:
+        shutil.rmtree(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders of runs that were killed while writing."""
+    for path in [*folder.glob(".*.tmp*"), *folder.glob(".*.old")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def average_weights(paths: list[Path]) -> dict[str, Tensor]:
+    """Return the mean of the weights in `paths`, summed in fp64; integer buffers are the first's.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError("no such checkpoint", where=path, fix="train again with --fresh")
+    loaded = [load_file(path) for path in paths]
+    mean = {}
+    for name, first in loaded[0].items():
+        if first.is_floating_point():
+            total = sum(weights[name].double() for weights in loaded)
+            mean[name] = (total / len(loaded)).to(first.dtype)
+        else:
+            mean[name] = first
+    return mean
+
+
+def _owned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    tensors = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            tensors[f"{names[parameter]}|{key}"] = torch.as_tensor(value).detach().cpu()
+    return tensors
+
+
+def _restore_optimizer(model: nn.Module, optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, _, state = key.rpartition("|")
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU unless fused on an accelerator; as torch does.
+        optimizer.state[parameter][state] = value.to(parameter.device)
+
+
+def _rng_tensors() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states

@@ -1,0 +1,90 @@
+"""The experiment folder: what it was started with, and whether a run may go on in it."""
+
+import hashlib
+import json
+import shlex
+import time
+from pathlib import Path
+
+from espnet_lite.config import dump_yaml, read_yaml
+from espnet_lite.errors import InputError
+from espnet_lite.files import write_text
+from espnet_lite.train.checkpoint import checkpoints, remove_leftovers
+
+LENGTH = "train.updates"
+
+
+def flatten(plain: object, prefix: str = "") -> dict[str, object]:
+    """Return nested mappings as {"a.b": value}."""
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    flat = {}
+    for key, value in plain.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """Return a hash over the contents of input files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if not path.is_file():
+            raise InputError("no such file", where=path, fix="run the stages before training")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def refuse_changes(folder: Path, started: dict, asked: dict) -> None:
+    """Raise unless `asked` equals what the folder was started with, or is only longer.
+
+    Raises:
+        InputError: names each changed key with both values, --exp_tag and --fresh.
+    """
+    old, new = flatten(started), flatten(asked)
+    changed = [
+        f"{key} {old.get(key)!r} -> {new.get(key)!r}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and not _only_longer(key, old, new)
+    ]
+    if changed:
+        raise InputError(
+            f"was trained with another configuration: {', '.join(changed)}",
+            where=folder,
+            fix="give the new one a name with --exp_tag NAME, or start anew with --fresh",
+        )
+
+
+def _only_longer(key: str, old: dict, new: dict) -> bool:
+    return key == LENGTH and key in old and key in new and new[key] > old[key]
+
+
+def move_aside(folder: Path) -> None:
+    """Rename an experiment folder to `<folder>.old-<date>` so that a new one can start."""
+    if folder.exists():
+        aside = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        print(f"{folder}: moved aside to {aside.name}")
+
+
+def open_experiment(folder: Path, config: dict, inputs: dict, command: list[str]) -> None:
+    """Make the folder ready for a run: refuse a changed config, write config.yaml and run.sh.
+
+    Args:
+        folder: the experiment folder; the caller holds its lock.
+        config: the resolved configuration, plain.
+        inputs: names and hashes of what is read, plain.
+        command: the program and its arguments, kept in run.sh.
+    """
+    config_file, inputs_file = folder / "config.yaml", folder / "inputs.json"
+    if checkpoints(folder / "checkpoints"):
+        refuse_changes(folder, read_yaml(config_file), config)
+        refuse_changes(folder, json.loads(inputs_file.read_text(encoding="utf-8")), inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    remove_leftovers(folder)
+    remove_leftovers(folder / "checkpoints")
+    write_text(config_file, dump_yaml(config))
+    write_text(inputs_file, json.dumps(inputs, indent=1) + "\n")
+    script = f"#!/usr/bin/env bash\ncd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
+    write_text(folder / "run.sh", script)
+    (folder / "run.sh").chmod(0o755)

@@ -1,0 +1,35 @@
+"""How a model is trained, whatever the model."""
+
+from dataclasses import dataclass
+
+from espnet_lite.config import choice
+from espnet_lite.train.optimizers import OPTIMIZERS
+from espnet_lite.train.schedules import SCHEDULES
+
+PRECISIONS = ("bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of the training loop; lengths are counted in updates, never in minutes."""
+
+    updates: int = 10000  # length of the training; the one key that may grow later
+    seed: int = 1
+    accumulate: int = 1  # batches per update
+    clip: float = 5.0  # largest norm of the gradient
+    precision: str = "bf16"  # bf16 (autocast, no scaler) | fp32
+    optimizer: object = choice(OPTIMIZERS, "adamw")
+    schedule: object = choice(SCHEDULES, "warmup_cosine")
+    log_every: int = 50  # updates between lines of train.jsonl
+    validate_every: int = 500  # updates between validations
+    save_every: int = 500  # updates between checkpoints to resume from
+    criterion: str = "loss"  # metric of validation that ranks checkpoints; lower is better
+    average_best: int = 5  # checkpoints whose mean is the final model
+    patience: int | None = None  # validations without a new best before stopping; null: never
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        for key in ("updates", "accumulate", "log_every", "validate_every", "average_best"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} {getattr(self, key)} is not at least 1")

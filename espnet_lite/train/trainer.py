@@ -1,0 +1,288 @@
+"""The training loop of every model: batch → Loss is all it knows of the model."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_lite.config import build_class
+from espnet_lite.data.loader import Loader
+from espnet_lite.data.utterance import Batch
+from espnet_lite.errors import InputError
+from espnet_lite.train.averages import Averages
+from espnet_lite.train.checkpoint import (
+    average_weights,
+    checkpoints,
+    folder_name,
+    keep_last,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from espnet_lite.train.log import TrainLog, duration
+from espnet_lite.train.optimizers import OPTIMIZERS, decay_groups
+from espnet_lite.train.options import TrainOptions
+from espnet_lite.train.schedules import SCHEDULES
+
+REQUEUE = 75  # exit code of a run that saved and wants to be started again (EX_TEMPFAIL)
+
+
+@dataclass
+class TrainState:
+    """All that is needed, beside weights, optimizer and generators, to go on to the bit."""
+
+    update: int = 0
+    epoch: int = 0
+    position: int = 0  # batches of this epoch already used
+    seconds: float = 0.0  # wall time, validations and checkpoints included
+    core_seconds: float = 0.0  # processor time of the process
+    audio_seconds: float = 0.0  # seen, unpadded
+    since_best: int = 0  # validations without a new best
+    best: list[list[float]] = field(default_factory=list)  # [criterion, update], best first
+    sums: dict[str, list[float]] = field(default_factory=dict)  # since the last log line
+
+
+class Trainer:
+    """Trains `model` on `train_loader`, keeps what is needed to resume, averages the best."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        options: TrainOptions,
+        *,
+        train_loader: Loader,
+        dev_loader: Loader,
+        folder: Path,
+        device: torch.device,
+    ):
+        self.model = model.to(device)
+        self.options = options
+        self.train_loader = train_loader
+        self.dev_loader = dev_loader
+        self.folder = folder
+        self.device = device
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = build_class(OPTIMIZERS, options.optimizer)(
+            options.optimizer, decay_groups(model, options.optimizer.weight_decay)
+        )
+        self.schedule = build_class(SCHEDULES, options.schedule)(options.schedule)
+        self.state = TrainState()
+        self.stop_signal: int | None = None
+        self._clock = (0.0, 0.0)
+        self._interval = {"wall": 0.0, "wait": 0.0, "audio": 0.0}
+
+    def run(self) -> bool:
+        """Train to `options.updates`, or to the last update before a stop signal.
+
+        Returns:
+            True when done (`model.safetensors` holds the average of the best checkpoints), False
+            when SIGTERM or SIGUSR1 asked to stop: the state is saved, run again to go on.
+
+        Raises:
+            InputError: the loss or its gradient is not finite; names the utterances.
+        """
+        self._resume()
+        log = TrainLog(self.folder, update=self.state.update)
+        handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
+        try:
+            done = self._train(log)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            log.close()
+        if done:
+            save_weights(self.folder / "model.safetensors", self._average())
+        return done
+
+    def _train(self, log: TrainLog) -> bool:
+        state, options = self.state, self.options
+        self._start_clock()
+        stream = self._stream()
+        self.model.train()
+        saved = state.update
+        while state.update < options.updates and not self._out_of_patience():
+            norm = self._update(stream)
+            if state.update % options.log_every == 0:
+                self._log_training(log, norm)
+            if state.update % options.validate_every == 0 or state.update == options.updates:
+                self._validate(log)
+            at_end = state.update == options.updates
+            if state.update % options.save_every == 0 or at_end or self.stop_signal:
+                self._save()
+                saved = state.update
+            if self.stop_signal:
+                log.show(f"stopped by signal {self.stop_signal} after update {state.update}, saved")
+                return False
+        if saved != state.update:
+            self._save()
+        return True
+
+    def _stream(self) -> Iterator[Batch]:
+        """Yield batches for ever, keeping epoch and position in the state."""
+        state = self.state
+        while True:
+            for batch in self.train_loader.batches(state.epoch, start=state.position):
+                state.position += 1
+                yield batch
+            state.epoch, state.position = state.epoch + 1, 0
+
+    def _update(self, stream: Iterator[Batch]) -> float:
+        """Do one update from `accumulate` batches and return the norm of the gradient."""
+        started, averages, count, names = time.perf_counter(), Averages(self.state.sums), 0, []
+        for _ in range(self.options.accumulate):
+            asked = time.perf_counter()
+            batch = next(stream)
+            self._interval["wait"] += time.perf_counter() - asked
+            seconds = batch.audio_seconds(self.train_loader.sample_rate)
+            self._interval["audio"] += seconds
+            self.state.audio_seconds += seconds
+            batch = batch.to(self.device)
+            with self._autocast():
+                loss = self.model(batch)
+            loss.total.backward()
+            averages.add(loss.metrics)
+            count += loss.count
+            names += batch.ids
+        self.state.sums = averages.state()
+        norm = self._step(count, names)
+        self._interval["wall"] += time.perf_counter() - started
+        return norm
+
+    def _step(self, count: int, names: list[str]) -> float:
+        """Divide the gradient by the items it sums over, clip it, and step."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients, foreach=True)) / count
+        if not torch.isfinite(torch.tensor(norm)):
+            raise InputError(
+                f"the gradient's norm is {norm} before update {self.state.update + 1}, in the batch"
+                f" of utterances {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
+                where=self.folder,
+                fix="listen to these utterances, or lower train.optimizer.lr; the last checkpoint"
+                " is untouched",
+            )
+        torch._foreach_mul_(gradients, min(1.0, self.options.clip / (norm + 1e-6)) / count)
+        self.state.update += 1
+        factor = self.schedule(self.state.update, self.options.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.optimizer.lr * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.options.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """Return the mean of each metric over the dev set, in fp32."""
+        self.model.eval()
+        averages = Averages()
+        for batch in self.dev_loader.batches(0):
+            averages.add(self.model(batch.to(self.device)).metrics)
+        self.model.train()
+        return averages.means()
+
+    def _validate(self, log: TrainLog) -> None:
+        state, options = self.state, self.options
+        metrics = self.evaluate()
+        if options.criterion not in metrics:
+            raise InputError(
+                f"'{options.criterion}' is not a metric of this model, expected one of: "
+                + ", ".join(sorted(metrics)),
+                where="train.criterion",
+            )
+        value = metrics[options.criterion]
+        if math.isnan(value):  # never the best, and comparable
+            value = math.inf
+        is_best = not state.best or value < state.best[0][0]
+        state.since_best = 0 if is_best else state.since_best + 1
+        kept = sorted([*state.best, [value, state.update]])[: options.average_best]
+        if [value, state.update] in kept:
+            save_weights(self._best_path(state.update), self.model.state_dict())
+        state.best = kept
+        self._tick()
+        log.write("dev", state.update, {**metrics, "minutes": state.seconds / 60})
+        shown = "  ".join(f"{name} {mean:.4g}" for name, mean in metrics.items())
+        log.show(
+            f"update {state.update} dev: {shown}{'  (best)' if is_best else ''}", stays=True
+        )
+
+    def _log_training(self, log: TrainLog, norm: float) -> None:
+        state, interval = self.state, self._interval
+        self._tick()
+        means = Averages(state.sums).means()
+        speed = interval["audio"] / interval["wall"]
+        wait = 100 * interval["wait"] / interval["wall"]
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        left = (self.options.updates - state.update) * state.seconds / state.update
+        log.write(
+            "train",
+            state.update,
+            {
+                "epoch": state.epoch,
+                **means,
+                "lr": learning_rate,
+                "gradient_norm": norm,
+                "audio_seconds_per_second": speed,
+                "data_wait_percent": wait,
+                "minutes": state.seconds / 60,
+                "core_minutes": state.core_seconds / 60,
+            },
+        )
+        log.show(
+            f"update {state.update}/{self.options.updates} epoch {state.epoch}"
+            f"  loss {means['loss']:.4g}  lr {learning_rate:.2e}  {speed:.0f} audio-s/s"
+            f"  data-wait {wait:.1f} %  ETA {duration(left)}"
+        )
+        state.sums = {}
+        self._interval = dict.fromkeys(interval, 0.0)
+
+    def _save(self) -> None:
+        self._tick()
+        folder = self.folder / "checkpoints"
+        path = folder / folder_name(self.state.update)
+        save_checkpoint(path, self.model, self.optimizer, asdict(self.state))
+        keep_last(folder, 2)
+        listed = {self._best_path(update) for _, update in self.state.best}
+        for old in set(folder.glob("best_*.safetensors")) - listed:
+            old.unlink()
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = checkpoints(self.folder / "checkpoints")
+        if found:
+            state = load_checkpoint(found[-1], self.model, self.optimizer)
+            self.state = TrainState(**state)
+            print(f"{self.folder}: going on after update {self.state.update}")
+
+    def _average(self) -> dict[str, torch.Tensor]:
+        paths = [self._best_path(update) for _, update in self.state.best]
+        return average_weights(paths)
+
+    def _best_path(self, update: float) -> Path:
+        return self.folder / "checkpoints" / f"best_{int(update):08d}.safetensors"
+
+    def _out_of_patience(self) -> bool:
+        return self.options.patience is not None and self.state.since_best > self.options.patience
+
+    def _on_signal(self, number: int, frame) -> None:
+        self.stop_signal = number
+
+    def _start_clock(self) -> None:
+        self._clock = (time.perf_counter(), time.process_time())
+
+    def _tick(self) -> None:
+        """Add the time since the last call to the state."""
+        wall, core = time.perf_counter(), time.process_time()
+        self.state.seconds += wall - self._clock[0]
+        self.state.core_seconds += core - self._clock[1]
+        self._clock = (wall, core)

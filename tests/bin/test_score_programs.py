@@ -1,0 +1,160 @@
+"""score_asr and write_results as programs: files in, files out, one line for a fault."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet_lite.bin import score_asr, write_results
+from espnet_lite.runtime.format import file_sha256, write_packed
+from espnet_lite.text.tokenizer import train_tokenizer
+
+TEXT = "s1-1 the cat sat\ns1-2 on a mat\ns2-1 a cat\n"
+HYP = "s1-1 the bat sat\ns1-2 on a mat\ns2-1\n"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a folder with a data directory, hypotheses, a tokenizer folder and a packed model."""
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "text").write_text(TEXT)
+    (tmp_path / "test" / "utt2spk").write_text("s1-1 s1\ns1-2 s1\ns2-1 s2\n")
+    (tmp_path / "hyp").write_text(HYP)
+    tokenizer = train_tokenizer("char", ["the cat sat on a mat <n>"], nlsyms=["<n>"])
+    tokenizer.save(tmp_path / "tokens")
+    header = {
+        "tokenizer": tokenizer.to_dict(),
+        "parameters": 6,
+        "record": {"parameters": 6, "minutes": 2.5, "updates": 10, "seed": 1},
+    }
+    write_packed(tmp_path / "exp" / "x.esp", {"w": torch.zeros(2, 3)}, header)
+    return tmp_path
+
+
+def score(data: Path, *more: str, tokenizer: str = "tokens", output: str = "score") -> int:
+    arguments = ["--data_dir", data / "test", "--hyp", data / "hyp", "--output_dir", data / output]
+    arguments += ["--tokenizer-of", data / tokenizer, *more]
+    return score_asr.main([str(argument) for argument in arguments])
+
+
+def test_score_writes_tables_and_ends_with_the_summary(data, capsys):
+    assert score(data, "--trn") == 0
+    # 8 words: 1 substituted, 2 deleted. 24 characters (with spaces): 1 substituted, 5 deleted
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "|     | # Snt  # Wrd |  Corr    Sub    Del    Ins    Err  S.Err |",
+        "| WER |     3      8 |  62.5   12.5   25.0    0.0   37.5   66.7 |",
+        "| CER |     3     24 |  75.0    4.2   20.8    0.0   25.0   66.7 |",
+        "| TER |     3     24 |  75.0    4.2   20.8    0.0   25.0   66.7 |",
+    ]
+    folder = data / "score"
+    plain = json.loads((folder / "score.json").read_text())
+    assert (plain["utterances"], plain["words"]) == (3, 8)
+    assert plain["ter"]["counts"]["del"] == 5
+    assert "| Sum/Avg |     3      8 |  62.5 " in (folder / "wer.txt").read_text()
+    assert "HYP:  the bat sat\n" in (folder / "alignments.txt").read_text()
+    assert (folder / "trn" / "wer.hyp.trn").read_text().endswith("\n(s2-s2%2D1)\n")
+    assert {path.name for path in folder.iterdir()} == {
+        "alignments.txt",
+        "cer.txt",
+        "score.json",
+        "ter.txt",
+        "trn",
+        "wer.txt",
+    }
+
+
+def test_tokenizer_of_a_packed_model_is_that_of_the_folder(data):
+    assert score(data, tokenizer="exp/x.esp", output="a") == score(data, output="b") == 0
+    assert (data / "a" / "score.json").read_bytes() == (data / "b" / "score.json").read_bytes()
+
+
+def test_symbols_of_the_tokenizer_are_not_scored(data):
+    assert score(data, output="a") == 0
+    (data / "test" / "text").write_text(TEXT.replace("the", "<n> the"))
+    (data / "hyp").write_text(HYP.replace("mat", "<n> mat <n>"))
+    assert score(data, output="b") == 0
+    assert (data / "a" / "score.json").read_bytes() == (data / "b" / "score.json").read_bytes()
+
+
+def test_a_fault_is_one_line_and_leaves_no_score(data, capsys):
+    (data / "hyp").write_text(HYP + "s3-1 x\n")
+    assert score(data) == 2
+    error = capsys.readouterr().err
+    assert f"{data / 'hyp'}:4: utterance 's3-1' is not in {data / 'test' / 'text'}" in error
+    assert error.count("\n") == 1
+    assert not (data / "score").exists()
+
+
+def decode(data: Path, name: str) -> None:
+    """Write what decode_asr leaves for the packed model."""
+    model = data / "exp" / "x.esp"
+    decoded = {
+        "rtf": 0.01,
+        "config": {"name": "greedy"},
+        "environment": {"cpu": "Some CPU"},
+        "model": {"sha256": file_sha256(model)},
+    }
+    (data / name).mkdir(exist_ok=True)
+    (data / name / "decode.json").write_text(json.dumps(decoded))
+    assert score(data, tokenizer="exp/x.esp", output=f"{name}/score") == 0
+
+
+def write(data: Path, row: str, *more: str) -> int:
+    arguments = ["--row", row, "--model", data / "exp" / "x.esp", "--results_dir", data]
+    arguments += ["--decode_dirs", f"dev={data / 'dev'}", *more]
+    return write_results.main([str(argument) for argument in arguments])
+
+
+def test_results_are_drawn_from_all_rows_and_stable(data, capsys):
+    decode(data, "dev")
+    assert write(data, "first") == write(data, "second", "--title", "Mini") == 0
+    page = (data / "RESULTS.md").read_text()
+    assert "★ **first**" in page  # a tie goes to the first name
+    assert "37.50 %" in page
+    assert "./run.sh --stage decode --model exp/x.esp" in page
+    row = (data / "results" / "second.json").read_text()
+    (data / "results" / "notes.md").write_text("By hand.\n")
+    assert write(data, "second", "--title", "Mini") == 0
+    assert (data / "results" / "second.json").read_text() == row
+    assert (data / "RESULTS.md").read_text().replace("## Notes\n\nBy hand.\n\n", "") == page
+    assert str(data) not in page + row
+    assert json.loads(row)["scores"]["dev"]["wer"]["counts"]["sub"] == 1
+
+
+def test_a_fault_in_another_row_leaves_everything_as_it_was(data, capsys):
+    decode(data, "dev")
+    assert write(data, "first") == 0
+    page = (data / "RESULTS.md").read_bytes()
+    path = data / "results" / "first.json"
+    broken = json.loads(path.read_text())
+    del broken["record"]["updates"]
+    path.write_text(json.dumps(broken))
+    assert write(data, "second") == 2
+    assert f"error: {path}: missing key 'record.updates'" in capsys.readouterr().err
+    assert not (data / "results" / "second.json").exists()
+    assert (data / "RESULTS.md").read_bytes() == page
+    assert write(data, "first") == 0  # writing that very row again mends it
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["test"], "--decode_dirs: 'test', expected SET=DIR"),
+        (["dev=x"], "--decode_dirs: set 'dev' is given twice"),
+        (["--dev_sets", "dev2"], "dev set 'dev2' is not among the decoded sets: dev"),
+        (["test=nowhere"], "nowhere/decode.json: no such file; decode again: ./run.sh"),
+    ],
+)
+def test_bad_arguments_of_write_results(data, capsys, more, message):
+    decode(data, "dev")
+    assert write(data, "x", *more) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not (data / "results").exists()
+
+
+def test_model_without_a_training_record(data, capsys):
+    decode(data, "dev")
+    write_packed(data / "exp" / "x.esp", {"w": torch.zeros(1)}, {"parameters": 1})
+    assert write(data, "x") == 2
+    assert "x.esp: the header has no training record" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Batching: every utterance once, the budget kept, the same plan for the same seed."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espnet_lite.data.batching import draw_seed, epoch_generator, plan_batches, shard
+
+LENGTHS = st.lists(st.integers(1, 500), max_size=60)
+
+
+@settings(deadline=None)
+@given(
+    lengths=LENGTHS,
+    budget=st.integers(1, 2000),
+    most=st.none() | st.integers(1, 8),
+    seed=st.none() | st.integers(0, 1000),
+    short_first=st.booleans(),
+)
+def test_every_utterance_once_and_budget_kept(lengths, budget, most, seed, short_first):
+    def plan():
+        generator = None if seed is None else epoch_generator(seed, 3, 0)
+        return plan_batches(
+            lengths,
+            batch_samples=budget,
+            max_batch_utterances=most,
+            generator=generator,
+            short_first=short_first,
+        )
+
+    batches = plan()
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+        assert most is None or len(batch) <= most
+    assert batches == plan()
+
+
+def test_hand_worked_plan_without_shuffle():
+    # Sorted: 10 20 30 | 40; 3 × 30 = 90 fits in 90, 4 × 40 does not. Longest batch first.
+    assert plan_batches([40, 10, 30, 20], batch_samples=90) == [[0], [1, 3, 2]]
+
+
+def test_an_utterance_over_the_budget_goes_alone():
+    assert plan_batches([5, 500, 6], batch_samples=100) == [[1], [0, 2]]
+
+
+def test_no_utterances_make_no_batches():
+    assert plan_batches([], batch_samples=10) == []
+    assert shard(0) == []
+
+
+def test_shuffle_differs_by_epoch_and_pads_little():
+    lengths = np.random.default_rng(0).integers(16000, 320000, 2000)
+    plans = []
+    for epoch in range(2):
+        generator = epoch_generator(7, epoch, 0)
+        plans.append(plan_batches(lengths, batch_samples=1600000, generator=generator))
+    assert plans[0] != plans[1]
+    members = [{frozenset(batch) for batch in plan} for plan in plans]
+    assert len(members[0] & members[1]) < len(plans[0]) // 10  # not only the order changed
+    for plan in plans:
+        padded = sum(max(lengths[batch]) * len(batch) for batch in plan)
+        assert padded / lengths.sum() < 1.08
+
+
+def test_short_first_goes_from_short_to_long():
+    lengths = np.random.default_rng(0).integers(1000, 100000, 500)
+    plan = plan_batches(
+        lengths, batch_samples=400000, generator=epoch_generator(0, 0, 0), short_first=True
+    )
+    means = [lengths[batch].mean() for batch in plan]
+    assert means[0] < 10000 and means[-1] > 95000
+    # Neighbours may swap by as much as the jitter moves a length.
+    assert all(after > 0.93 * before for before, after in itertools.pairwise(means))
+
+
+@given(number=st.integers(1, 50), world_size=st.integers(1, 8))
+def test_ranks_get_equally_many_and_together_all(number, world_size):
+    shards = [shard(number, rank=r, world_size=world_size) for r in range(world_size)]
+    assert len({len(s) for s in shards}) == 1
+    assert set().union(*shards) == set(range(number))
+    assert sum(map(len, shards)) - number < world_size
+
+
+def test_one_rank_gets_every_batch_once():
+    assert shard(5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("other", [(1, 2, 4), (1, 3, 3), (2, 2, 3)])
+def test_batch_seeds_differ_and_fit_a_torch_generator(other):
+    assert draw_seed(1, 2, 3) == draw_seed(1, 2, 3)
+    assert draw_seed(1, 2, 3) != draw_seed(*other)
+    assert 0 <= draw_seed(1, 2, 3) < 2**63

@@ -1,0 +1,179 @@
+"""The dump stage: what stays, what is converted and to what samples, what is refused."""
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+
+import espnet_lite.data.recording as recording_module
+from espnet_lite.data.audio import read_audio, resample, to_int16
+from espnet_lite.data.data_dir import Utterance, read_data_dir, write_data_dir
+from espnet_lite.data.dump import dump_data_dir
+from espnet_lite.data.validate import validate_data_dir
+from espnet_lite.errors import InputError
+
+
+def noise(num_samples, seed=0):
+    return np.random.default_rng(seed).integers(-9000, 9000, num_samples).astype(np.int16)
+
+
+def utterance(key, audio, start=None, end=None, text="words") -> Utterance:
+    return Utterance(key, str(audio), start, end, text, key.split("-")[0], None)
+
+
+def dump(tmp_path, rows, **options):
+    write_data_dir(tmp_path / "data", rows)
+    report = dump_data_dir(tmp_path / "data", tmp_path / "dump", **options)
+    read = read_data_dir(tmp_path / "dump", need_text=options.get("need_text", True))
+    assert validate_data_dir(tmp_path / "dump", need_text=options.get("need_text", True))
+    for row in read:  # the counts are those of the files
+        if ".ark" not in row.audio:
+            info = soundfile.info(row.audio)
+            assert (info.frames, info.channels) == (row.num_samples, 1)
+    return report, read
+
+
+def test_lossless_audio_of_the_right_rate_stays_where_it_is(tmp_path, make_corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_corpus((1600, 3200, 2400))
+    for name in ("x.flac", "x.sph"):
+        kind = "NIST" if name == "x.sph" else None
+        soundfile.write(tmp_path / name, noise(4000), 16000, format=kind, subtype="PCM_16")
+    rows = [*read_data_dir(folder), utterance("x-1", "x.flac"), utterance("x-2", "x.sph")]
+    report, read = dump(tmp_path, rows)
+    assert [row.num_samples for row in read] == [1600, 3200, 2400, 4000, 4000]
+    assert read[3].audio == str(tmp_path / "x.flac")  # absolute
+    assert report.written == 0 and not (tmp_path / "dump/audio").exists()
+    assert (report.utterances, report.speakers) == (5, 3)
+    assert report.seconds == pytest.approx(15200 / 16000)
+    assert (tmp_path / "dump/utt2dur").read_text().startswith("spk000-utt000 0.100000\n")
+
+
+def test_other_rates_are_resampled(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(22050), 22050)
+    report, [row] = dump(tmp_path, [utterance("a-1", tmp_path / "a.wav")])
+    assert row.audio == str(tmp_path / "dump/audio/a-1.flac") and row.num_samples == 16000
+    assert soundfile.info(row.audio).subtype == "PCM_16"
+    written, rate = soundfile.read(row.audio, dtype="int16")
+    expected = to_int16(resample(noise(22050) / np.float32(32768), 22050, 16000))
+    assert rate == 16000
+    np.testing.assert_array_equal(written, expected)
+    assert report.resampled_from_hz == {22050: 1} and report.written == 1
+
+
+@pytest.mark.parametrize("name, subtype", [("a.mp3", None), ("a.ogg", "OPUS"), ("a.ogg", None)])
+def test_lossy_audio_is_decoded_once(tmp_path, name, subtype, monkeypatch):
+    soundfile.write(tmp_path / name, noise(48000), 16000, subtype=subtype)
+    decoded, _ = soundfile.read(tmp_path / name, dtype="float32")
+    opened = []
+    plain = recording_module._open_soundfile
+    monkeypatch.setattr(
+        recording_module, "_open_soundfile", lambda *a: opened.append(a[0]) or plain(*a)
+    )
+    rows = [utterance(f"a-{i}", tmp_path / name, i * 0.5, i * 0.5 + 1.0) for i in range(4)]
+    report, read = dump(tmp_path, rows)
+    assert opened == [str(tmp_path / name)]
+    assert report.written == 4
+    for i, row in enumerate(read):
+        samples, _ = read_audio(row.audio)
+        # Half a step of 16 bits by rounding; libmpg123 varies by less with the size of the reads.
+        wanted = decoded[i * 8000 : i * 8000 + 16000]
+        np.testing.assert_allclose(samples, wanted, atol=0.6 / 32768)
+
+
+def test_segments_are_cut_whatever_their_order_and_overlap(tmp_path):
+    samples = noise(160000)
+    soundfile.write(tmp_path / "r.wav", samples, 16000)
+    spans = {"a-1": (5.0, 6.0), "a-2": (0.0, 9.0), "a-3": (1.0, 1.5), "a-4": (9.5, None)}
+    rows = [utterance(key, tmp_path / "r.wav", *span) for key, span in spans.items()]
+    _, read = dump(tmp_path, rows)
+    for row in read:
+        start, end = spans[row.id]
+        want = samples[round(start * 16000) : None if end is None else round(end * 16000)]
+        np.testing.assert_array_equal(soundfile.read(row.audio, dtype="int16")[0], want)
+
+
+def test_a_segment_outside_names_its_utterance(tmp_path):
+    soundfile.write(tmp_path / "r.wav", noise(16000), 16000)
+    rows = [
+        utterance("a-1", tmp_path / "r.wav", 0.0, 0.5),
+        utterance("a-2", tmp_path / "r.wav", 0.5, 2.0),
+    ]
+    with pytest.raises(InputError, match=r"utterance 'a-2': .*r\.wav: segment from 0\.5 s to 2 s"):
+        dump(tmp_path, rows)
+    assert not (tmp_path / "dump").exists()
+
+
+def test_archives_stay_or_are_converted(tmp_path):
+    with kaldiio.WriteHelper(f"ark,scp:{tmp_path / 'x.ark'},{tmp_path / 'x.scp'}") as writer:
+        writer("a-1", (16000, noise(3000, 1)))
+        writer("a-2", (8000, noise(3000, 2)))
+    scp = dict(line.split() for line in (tmp_path / "x.scp").read_text().splitlines())
+    report, read = dump(tmp_path, [utterance(key, entry) for key, entry in scp.items()])
+    assert read[0].audio == scp["a-1"] and read[0].num_samples == 3000
+    assert read[1].audio.endswith("a-2.flac") and read[1].num_samples == 6000
+    assert report.written == 1
+
+
+def test_channels(tmp_path):
+    left, right = noise(8000, 1), noise(8000, 2)
+    soundfile.write(tmp_path / "s.wav", np.stack([left, right], axis=1), 16000)
+    rows = [utterance("a-1", tmp_path / "s.wav")]
+    with pytest.raises(InputError, match=r"'a-1': .*s\.wav: 2 channels, expected 1.*--channel"):
+        dump(tmp_path, rows)
+    for channel, want in ((0, left), (1, right)):
+        _, [row] = dump(tmp_path, rows, channel=channel)
+        np.testing.assert_array_equal(soundfile.read(row.audio, dtype="int16")[0], want)
+    _, [row] = dump(tmp_path, rows, channel="mix")
+    want = (left.astype(np.int32) + right) / 2
+    mixed = soundfile.read(row.audio, dtype="int16")[0]
+    assert np.abs(mixed - want).max() <= 0.5
+
+
+def test_too_short_and_too_long_are_left_out_and_counted(tmp_path, make_corpus):
+    rows = read_data_dir(make_corpus((1599, 1600, 16000, 16001)))
+    report, read = dump(tmp_path, rows, min_seconds=0.1, max_seconds=1.0)
+    assert [row.num_samples for row in read] == [1600, 16000]
+    assert report.too_short == ["spk000-utt000"] and report.too_long == ["spk001-utt003"]
+    with pytest.raises(
+        InputError, match=r"no utterance left: 2 shorter than 0\.2 s, 2 longer than"
+    ):
+        dump(tmp_path, rows, min_seconds=0.2, max_seconds=0.3)
+
+
+@pytest.mark.parametrize("name", ["t.wav", "t.flac", "t.sph"])
+def test_truncated_audio_names_utterance_and_file(tmp_path, name):
+    kind = "NIST" if name == "t.sph" else None
+    soundfile.write(tmp_path / name, noise(16000), 16000, format=kind, subtype="PCM_16")
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(InputError, match=rf"'a-1': .*{name}: truncated") as caught:
+        dump(tmp_path, [utterance("a-1", tmp_path / name)])
+    assert "\n" not in str(caught.value) and "16000" in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", name]
+
+
+def test_unlabelled_data_and_odd_ids(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(8000), 8000)
+    _, read = dump(tmp_path, [utterance("a/b%-1", tmp_path / "a.wav", text=None)], need_text=False)
+    assert read[0].audio == str(tmp_path / "dump/audio/a%2Fb%25-1.flac")
+
+
+def test_a_source_that_breaks_a_rule_stops_the_dump(tmp_path, make_corpus):
+    folder = make_corpus()
+    (folder / "text").write_text("x y\n")
+    with pytest.raises(InputError, match="fix_data"):
+        dump_data_dir(folder, tmp_path / "dump")
+    assert not (tmp_path / "dump").exists()
+    with pytest.raises(InputError, match="replace its own source"):
+        dump_data_dir(make_corpus(name="other"), tmp_path / "other")
+
+
+def test_pipes(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(8000), 16000)
+    rows = [utterance("a-1", f"cat {tmp_path / 'a.wav'} |")]
+    with pytest.raises(InputError, match=r"wav\.scp:1: pipe .*--allow_pipes"):
+        dump(tmp_path, rows)
+    report, [row] = dump(tmp_path, rows, allow_pipes=True)
+    assert report.written == 1
+    np.testing.assert_array_equal(soundfile.read(row.audio, dtype="int16")[0], noise(8000))

@@ -1,0 +1,205 @@
+"""The loader: what a batch holds, that it repeats, resumes, and names what it cannot read."""
+
+import itertools
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_lite.data.data_dir import read_data_dir
+from espnet_lite.data.loader import Loader
+from espnet_lite.data.utterance import Batch
+from espnet_lite.errors import InputError
+
+RATE = 16000
+LENGTHS = tuple(1600 + 137 * i for i in range(17))
+
+
+class Letters:
+    """A tokenizer of bytes."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+
+@pytest.fixture
+def utterances(make_corpus):
+    return read_data_dir(make_corpus(LENGTHS))
+
+
+def make_loader(utterances, **options) -> Loader:
+    options = {"sample_rate": RATE, "batch_seconds": 0.6, "seed": 5, **options}
+    tokenizer = options.pop("tokenizer", Letters())
+    return Loader(utterances, tokenizer, **options)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return (
+        one.ids == other.ids
+        and one.seed == other.seed
+        and torch.equal(one.waveform, other.waveform)
+        and torch.equal(one.waveform_lengths, other.waveform_lengths)
+        and torch.equal(one.tokens, other.tokens)
+    )
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("cache", [0.0, 1.0])
+def test_batches_hold_the_files_samples_and_the_texts_tokens(utterances, prefetch, cache):
+    loader = make_loader(utterances, prefetch_batches=prefetch, cache_gigabytes=cache)
+    by_id = {utterance.id: utterance for utterance in utterances}
+    for epoch in range(2):
+        seen = []
+        for batch in loader.batches(epoch):
+            seen += batch.ids
+            for row, key in enumerate(batch.ids):
+                samples, _ = soundfile.read(by_id[key].audio, dtype="float32")
+                length = int(batch.waveform_lengths[row])
+                np.testing.assert_array_equal(batch.waveform[row, :length].numpy(), samples)
+                assert not batch.waveform[row, length:].any()
+                tokens = Letters().encode(by_id[key].text)
+                assert batch.tokens[row].tolist()[: len(tokens)] == tokens
+                assert (batch.tokens[row, len(tokens) :] == -1).all()
+                assert batch.token_lengths[row] == len(tokens)
+            assert batch.waveform.numel() <= 0.6 * RATE
+        assert sorted(seen) == sorted(by_id)
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(utterances):
+    options = {"speed_factors": (0.9, 1.0, 1.1)}
+    first = list(make_loader(utterances, **options).batches(3))
+    again = list(make_loader(utterances, prefetch_batches=0, **options).batches(3))
+    assert len(first) == len(again) and all(map(same, first, again))
+    other_epoch = list(make_loader(utterances, **options).batches(4))
+    assert [b.ids for b in first] != [b.ids for b in other_epoch]
+    other_seed = list(make_loader(utterances, seed=6, **options).batches(3))
+    assert [b.ids for b in first] != [b.ids for b in other_seed]
+    seeds = {batch.seed for batch in first + other_epoch}
+    assert len(seeds) == len(first) + len(other_epoch)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 100])
+def test_resuming_gives_the_same_tail(utterances, start):
+    options = {"speed_factors": (0.9, 1.1)}
+    whole = list(make_loader(utterances, **options).batches(1))
+    tail = list(make_loader(utterances, **options).batches(1, start=start))
+    assert len(tail) == len(whole[start:]) and all(map(same, tail, whole[start:]))
+
+
+def test_num_batches_is_what_comes(utterances):
+    for world_size in (1, 2, 3):
+        ids = []
+        for rank in range(world_size):
+            loader = make_loader(utterances, rank=rank, world_size=world_size)
+            batches = list(loader.batches(0))
+            assert loader.num_batches(0) == len(batches)
+            ids += [key for batch in batches for key in batch.ids]
+        assert set(ids) == {utterance.id for utterance in utterances}
+
+
+def test_without_shuffle_longest_first_in_every_epoch(utterances):
+    loader = make_loader(utterances, shuffle=False)
+    batches = list(loader.batches(0))
+    longest = [int(batch.waveform_lengths.max()) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+    assert [b.ids for b in batches] == [b.ids for b in loader.batches(7)]
+
+
+def test_short_first_epochs_count_from_zero(utterances):
+    loader = make_loader(utterances, short_first_epochs=1)
+    first = [int(batch.waveform_lengths.max()) for batch in loader.batches(0)]
+    # In order but for the jitter of 5 % up or down.
+    assert all(after > 0.9 * before for before, after in itertools.pairwise(first))
+    assert first[-1] > 1.5 * first[0]
+    plain = make_loader(utterances)
+    assert [b.ids for b in loader.batches(1)] == [b.ids for b in plain.batches(1)]
+
+
+def test_speed_is_drawn_for_each_utterance_and_counted_exactly(utterances):
+    loader = make_loader(utterances, speed_factors=(0.9, 1.0, 1.1))
+    lengths = {utterance.id: n for utterance, n in zip(utterances, LENGTHS, strict=True)}
+    drawn = {}
+    for epoch in range(3):
+        seconds = 0.0
+        for batch in loader.batches(epoch):
+            seconds += batch.audio_seconds(RATE)
+            for key, length in zip(batch.ids, batch.waveform_lengths.tolist(), strict=True):
+                [factor] = [f for f in (0.9, 1.0, 1.1) if abs(lengths[key] / f - length) <= 0.5]
+                drawn[key, epoch] = factor
+        assert seconds == pytest.approx(loader.audio_seconds(epoch))
+    assert set(drawn.values()) == {0.9, 1.0, 1.1}
+    by_utterance = [{drawn[u.id, epoch] for epoch in range(3)} for u in utterances]
+    assert sum(len(factors) > 1 for factors in by_utterance) > len(utterances) // 2
+
+
+def test_the_cache_keeps_to_its_limit(utterances):
+    loader = make_loader(utterances, cache_gigabytes=10000 / 1e9)
+    list(loader.batches(0))
+    held = sum(samples.nbytes for samples in loader._cache.values())
+    assert 5000 < held <= 10000
+
+
+def test_cached_audio_is_read_once(utterances):
+    loader = make_loader(utterances)
+    before = list(loader.batches(0))
+    for utterance in utterances:
+        Path(utterance.audio).unlink()
+    assert all(map(same, before, loader.batches(0)))
+
+
+def test_without_a_tokenizer_there_are_no_tokens(utterances):
+    unlabelled = [replace(utterance, text=None) for utterance in utterances]
+    batch = next(make_loader(unlabelled, tokenizer=None).batches(0))
+    assert batch.tokens is None and batch.token_lengths is None
+    assert batch.to("cpu").tokens is None
+    with pytest.raises(InputError, match=f"'{utterances[0].id}': no text"):
+        make_loader(unlabelled)
+
+
+def test_empty_text_gives_a_row_of_no_tokens(utterances):
+    batch = next(make_loader([replace(utterances[0], text="")]).batches(0))
+    assert batch.tokens.shape == (1, 0) and batch.token_lengths.tolist() == [0]
+
+
+def test_segments_are_read_from_their_recording(utterances):
+    part = replace(utterances[-1], start_seconds=0.05, end_seconds=0.1)
+    batch = next(make_loader([part]).batches(0))
+    samples, _ = soundfile.read(part.audio, dtype="float32")
+    np.testing.assert_array_equal(batch.waveform[0].numpy(), samples[800:1600])
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_faults_name_the_utterance_and_the_file(utterances, prefetch):
+    measured = [replace(u, num_samples=n) for u, n in zip(utterances, LENGTHS, strict=True)]
+    victim = measured[4]
+
+    def fault() -> str:
+        loader = make_loader(measured, prefetch_batches=prefetch)
+        with pytest.raises(InputError) as caught:
+            list(loader.batches(0))
+        assert victim.id in str(caught.value) and victim.audio in str(caught.value)
+        return str(caught.value)
+
+    whole = Path(victim.audio).read_bytes()
+    Path(victim.audio).write_bytes(whole[:-100])
+    assert "truncated: the header says 2148 frames, the file has 2098" in fault()
+    soundfile.write(victim.audio, np.zeros(LENGTHS[4], dtype=np.int16), 8000)
+    assert "sample rate 8000 Hz, expected 16000 Hz" in fault()
+    soundfile.write(victim.audio, np.zeros(99, dtype=np.int16), RATE)
+    assert "99 samples in the audio, 2148 in utt2num_samples" in fault()
+    Path(victim.audio).unlink()
+    assert "No such file" in fault()
+    assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
+def test_senseless_options_are_refused(utterances):
+    with pytest.raises(InputError, match="no utterances"):
+        make_loader([])
+    with pytest.raises(InputError, match="batch_seconds 0"):
+        make_loader(utterances, batch_seconds=0)
+    with pytest.raises(InputError, match=r"speed_factors \[1.0, -1.0\]"):
+        make_loader(utterances, speed_factors=(1.0, -1.0))

@@ -1,0 +1,366 @@
+"""AN4: a tiny corpus in the official layout, the faults a user meets, and the download."""
+
+import functools
+import http.server
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "egs" / "an4" / "asr1"
+LINES = {  # fash stays in train; mblw and ffmm are dev speakers; mdcs sorts before mdcs2
+    "train": [
+        ("an4_clstk/fash/an251-fash-b", "YES"),
+        ("an4_clstk/fash/cen1-fash-b", "ONE FIVE TWO"),
+        ("an4_clstk/mdcs2/an9-mdcs2-b", "STOP"),
+        ("an4_clstk/mdcs/an8-mdcs-b", "GO"),
+        ("an4_clstk/mblw/cen5-mblw-b", "M I L W"),
+        ("an4_clstk/ffmm/cen7-ffmm-b", "APOSTROPHE S"),
+    ],
+    "test": [("an4test_clstk/fcaw/an406-fcaw-b", "RUBOUT G M E F THREE NINE")],
+}
+FORMATS = {".flac": "FLAC", ".sph": "NIST", ".wav": "WAV"}
+
+
+def build_corpus(folder: Path, *, suffix: str = ".flac", has_marks: bool = True) -> Path:
+    """Make a corpus of seven half-second utterances; with marks as in the SPHERE release."""
+    (folder / "etc").mkdir(parents=True)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 8000)
+    for part, lines in LINES.items():
+        file_ids = "".join(f"{path}\n" for path, _ in lines)
+        (folder / "etc" / f"an4_{part}.fileids").write_text(file_ids)
+        texts = ""
+        for path, text in lines:
+            marked = f"<s> {text} </s>" if has_marks and part == "train" else text
+            texts += f"{marked} ({Path(path).name})\n"
+            audio = folder / "wav" / f"{path}{suffix}"
+            audio.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(audio, noise, 16000, format=FORMATS[suffix], subtype="PCM_16")
+        (folder / "etc" / f"an4_{part}.transcription").write_text(texts)
+    return folder
+
+
+def prepare(folder: Path, *options: object) -> subprocess.CompletedProcess:
+    """Run local/data.sh from the recipe folder, its output below `folder`."""
+    command = ["local/data.sh", "--data_dir", folder / "data", "--download-dir", folder / "dl"]
+    return subprocess.run(
+        [str(word) for word in (*command, *options)],
+        cwd=RECIPE,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """The folder of the recipe's own modules, importable for one test."""
+    monkeypatch.syspath_prepend(RECIPE / "local")
+    yield
+    for name in ("download", "prepare"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("suffix", "has_marks"), [(".flac", False), (".sph", True)])
+def test_data_dirs_by_hand(tmp_path, suffix, has_marks):
+    corpus = build_corpus(tmp_path / "an4", suffix=suffix, has_marks=has_marks)
+
+    done = prepare(tmp_path, "--corpus", corpus, "--expect_official", "no")
+
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "data"
+    assert (data / "train/text").read_text() == (
+        "fash-an251-b YES\nfash-cen1-b ONE FIVE TWO\nmdcs-an8-b GO\nmdcs2-an9-b STOP\n"
+    )
+    assert (data / "train/spk2utt").read_text() == (
+        "fash fash-an251-b fash-cen1-b\nmdcs mdcs-an8-b\nmdcs2 mdcs2-an9-b\n"
+    )
+    assert (data / "dev/text").read_text() == "ffmm-cen7-b APOSTROPHE S\nmblw-cen5-b M I L W\n"
+    assert (data / "dev/utt2spk").read_text() == "ffmm-cen7-b ffmm\nmblw-cen5-b mblw\n"
+    assert (data / "test/text").read_text() == "fcaw-an406-b RUBOUT G M E F THREE NINE\n"
+    audio = corpus / "wav" / "an4test_clstk" / "fcaw" / f"an406-fcaw-b{suffix}"
+    assert (data / "test/wav.scp").read_text() == f"fcaw-an406-b {audio}\n"
+    assert "test: 1 utterances, 1 speakers, 7 words" in done.stdout
+
+
+def test_official_counts_are_checked(tmp_path):
+    corpus = build_corpus(tmp_path / "an4")
+
+    done = prepare(tmp_path, "--corpus", corpus)
+
+    assert done.returncode == 2
+    assert "train has 6 utterances, the published AN4 has 948" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def _remove(file):
+    return lambda corpus: (corpus / file).unlink()
+
+
+def _replace(file, old, new):
+    def change(corpus):
+        text = (corpus / file).read_text()
+        assert old in text
+        (corpus / file).write_text(text.replace(old, new))
+
+    return change
+
+
+def _rename(file, new):
+    return lambda corpus: (corpus / file).rename(corpus / new)
+
+
+FAULTS = {
+    "no fileids": (
+        _remove("etc/an4_test.fileids"),
+        "an4/etc/an4_test.fileids: no such file, so this is not the AN4 corpus",
+    ),
+    "no transcription": (
+        _remove("etc/an4_train.transcription"),
+        "an4/etc/an4_train.transcription: no such file, so this is not the AN4 corpus",
+    ),
+    "no audio": (
+        _remove("wav/an4_clstk/fash/cen1-fash-b.flac"),
+        "an4_train.fileids:2: no audio",
+    ),
+    "raw audio": (
+        _rename("wav/an4_clstk/fash/cen1-fash-b.flac", "wav/an4_clstk/fash/cen1-fash-b.raw"),
+        "cen1-fash-b.raw has no header",
+    ),
+    "empty transcript": (
+        _replace("etc/an4_train.transcription", "ONE FIVE TWO", ""),
+        "an4_train.transcription:2: '<s> </s> (cen1-fash-b)', expected capital words",
+    ),
+    "small letters": (
+        _replace("etc/an4_test.transcription", "RUBOUT", "rubout"),
+        "an4_test.transcription:1: 'rubout G M E F",
+    ),
+    "other id": (
+        _replace("etc/an4_train.transcription", "cen1-fash-b", "cen2-fash-b"),
+        "an4_train.fileids:2: 'cen1-fash-b' has no line in",
+    ),
+    "more text": (
+        _replace("etc/an4_test.transcription", "RUBOUT", "NO (an1-fcaw-b)\nRUBOUT"),
+        "an4_test.transcription:1: 'an1-fcaw-b' has no line in",
+    ),
+    "duplicate text": (
+        _replace("etc/an4_train.transcription", "cen1-fash-b", "an251-fash-b"),
+        "an4_train.transcription:2: duplicate 'an251-fash-b'",
+    ),
+    "duplicate file": (
+        _replace("etc/an4_train.fileids", "cen1-fash-b", "an251-fash-b"),
+        "an4_train.fileids:2: duplicate 'an251-fash-b'",
+    ),
+    "foreign path": (
+        _replace("etc/an4_test.fileids", "an4test_clstk/fcaw", "../../fcaw"),
+        "an4_test.fileids:1: '../../fcaw/an406-fcaw-b', expected a line like",
+    ),
+    "no dev speaker": (
+        lambda corpus: (
+            [
+                _replace(f"etc/an4_train.{kind}", name, other)(corpus)
+                for kind in ("fileids", "transcription")
+                for name, other in (("cen5-mblw", "cen5-fash"), ("cen7-ffmm", "cen7-fash"))
+            ]
+            + [
+                _replace("etc/an4_train.fileids", f"{name}/", "fash/")(corpus)
+                for name in ("mblw", "ffmm")
+            ]
+            + [
+                _rename(
+                    f"wav/an4_clstk/{name}/{stem}-{name}-b.flac",
+                    f"wav/an4_clstk/fash/{stem}-fash-b.flac",
+                )(corpus)
+                for name, stem in (("mblw", "cen5"), ("ffmm", "cen7"))
+            ]
+        ),
+        "dev_speakers.txt: no utterances are left for dev of 6 training utterances",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_one_line_with_its_place(tmp_path, local, capsys, fault):
+    from prepare import main
+
+    corpus = build_corpus(tmp_path / "an4")
+    change, message = FAULTS[fault]
+    change(corpus)
+
+    options = ["--corpus", str(corpus), "--expect-official", "no"]
+    status = main([*options, "--data_dir", str(tmp_path / "data")])
+
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_folder_that_does_not_exist(tmp_path):
+    done = prepare(tmp_path, "--corpus", tmp_path / "absent")
+
+    assert done.returncode == 2
+    assert f"no such folder: --corpus {tmp_path / 'absent'}" in done.stderr
+
+
+def test_dev_speakers_are_eight_of_both_sexes():
+    speakers = (RECIPE / "local" / "dev_speakers.txt").read_text().split()
+
+    assert speakers == sorted(set(speakers))
+    assert [name[0] for name in speakers].count("f") == 2
+    assert [name[0] for name in speakers].count("m") == 6
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Serves one archive with ranges; `break_after` ends the first answers early."""
+
+    def __init__(self, state, *arguments):
+        self.state = state
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        if self.path != "/an4_sphere.tar.gz":
+            self.send_error(404)
+            return
+        body = self.state["body"]
+        wanted = self.headers.get("Range")
+        self.state["ranges"].append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        end = len(body)
+        if self.state["breaks"]:
+            end = start + self.state["breaks"].pop(0)
+        self.wfile.write(body[start:end])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the tiny corpus as an archive; yields its state with the address in `url`."""
+    build_corpus(tmp_path / "source" / "an4", suffix=".sph")
+    with tarfile.open(tmp_path / "an4.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "source" / "an4", "an4")
+    state = {"body": (tmp_path / "an4.tar.gz").read_bytes(), "ranges": [], "breaks": []}
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Server, state)
+    ) as running:
+        state["url"] = f"http://127.0.0.1:{running.server_port}/an4_sphere.tar.gz"
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield state
+        running.shutdown()
+        thread.join()
+
+
+def test_download_and_prepare_once(tmp_path, server):
+    options = ("--url", server["url"], "--expect_official", "no")
+
+    first = prepare(tmp_path, *options)
+    second = prepare(tmp_path, *options)
+
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert server["ranges"] == [None]  # the second run finds the unpacked corpus
+    text = (tmp_path / "data/test/text").read_text()
+    assert text == "fcaw-an406-b RUBOUT G M E F THREE NINE\n"
+    audio = (tmp_path / "data/test/wav.scp").read_text().split()[1]
+    assert soundfile.info(audio).format == "NIST"
+
+
+def test_broken_transfer_is_continued(tmp_path, server, local):
+    from download import fetch
+
+    server["breaks"] = [100, 200]
+
+    fetch(server["url"], tmp_path / "got.tar.gz", otherwise="-", pause_seconds=0)
+
+    assert server["ranges"] == [None, "bytes=100-", "bytes=300-"]
+    assert (tmp_path / "got.tar.gz").read_bytes() == server["body"]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_transfer_that_keeps_breaking(tmp_path, server, local):
+    from download import fetch
+
+    from espnet_lite.errors import InputError
+
+    server["breaks"] = [100, 100, 100]
+
+    with pytest.raises(InputError, match=r"failed 3 times.*300 of \d+ bytes.*--corpus DIR"):
+        fetch(server["url"], tmp_path / "got.tar.gz", otherwise="--corpus DIR", pause_seconds=0)
+
+    assert not (tmp_path / "got.tar.gz").exists()
+    fetch(server["url"], tmp_path / "got.tar.gz", otherwise="-", pause_seconds=0)
+    assert server["ranges"][-1] == "bytes=300-"
+    assert (tmp_path / "got.tar.gz").read_bytes() == server["body"]
+
+
+def test_address_that_does_not_exist(tmp_path, server):
+    done = prepare(tmp_path, "--url", server["url"] + ".old")
+
+    assert done.returncode == 2
+    assert "the server answers 404" in done.stderr
+    assert "--corpus DIR" in done.stderr
+    assert list((tmp_path / "dl").iterdir()) == []
+
+
+def test_truncated_archive_is_removed(tmp_path, server, local):
+    from download import unpack
+
+    from espnet_lite.errors import InputError
+
+    archive = tmp_path / "an4_sphere.tar.gz"
+    archive.write_bytes(server["body"][:-100])
+
+    with pytest.raises(InputError, match=r"not a whole \.tar\.gz archive"):
+        unpack(archive, tmp_path / "out", otherwise="--corpus DIR")
+
+    assert not archive.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    member.linkname = target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _member("an4/../../outside"),
+        _member("/absolute"),
+        _member("an4/link", tarfile.SYMTYPE, "/etc/passwd"),
+        _member("an4/link", tarfile.LNKTYPE, "an4/other"),
+        _member("an4/device", tarfile.CHRTYPE),
+        _member("top"),
+    ],
+    ids=["dots", "absolute", "symlink", "hardlink", "device", "top"],
+)
+def test_archive_with_a_trap_is_refused(tmp_path, local, member):
+    from download import unpack
+
+    from espnet_lite.errors import InputError
+
+    archive = tmp_path / "trap.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member)
+
+    with pytest.raises(InputError, match=f"member '{member.name}' is a link"):
+        unpack(archive, tmp_path / "out", otherwise="-")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trap.tar.gz"]

@@ -1,0 +1,237 @@
+"""Rows of results: what they are joined from, what they must have, and the page they make."""
+
+import copy
+import json
+
+import pytest
+
+from espnet_lite.errors import InputError
+from espnet_lite.score.results import build_row, check_row, read_rows, row_text
+from espnet_lite.score.results_page import markdown_table, results_page
+
+
+def kind(err: int, tokens: int = 200) -> dict:
+    counts = {"utterances": 10, "tokens": tokens, "corr": tokens - err, "sub": err, "del": 0}
+    counts |= {"ins": 0, "err": err, "s_err": 5}
+    return {"counts": counts, "percent": {"err": 100 * err / tokens, "s_err": 50.0}}
+
+
+def score(err: int) -> dict:
+    return {"utterances": 10, "words": 200, "wer": kind(err), "cer": kind(err, 800), "ter": None}
+
+
+def row(name: str, *, dev: int, test: int) -> dict:
+    return {
+        "row": name,
+        "title": "AN4",
+        "dev_sets": ["dev"],
+        "model": {"file": f"models/{name}.esp", "sha256": "ab" * 32, "bytes": 1234567}
+        | {"parameters": 8_310_000},
+        "record": {"parameters": 10_240_000, "minutes": 14.96, "updates": 12000, "seed": 3},
+        "decode": {"config": {"name": "greedy"}, "rtf": {"dev": 0.01234, "test": 0.02}},
+        "scores": {"dev": score(dev), "test": score(test)},
+        "environment": {"cpu": "Some CPU", "cores": 2},
+    }
+
+
+@pytest.fixture
+def rows():
+    return {"long": row("long", dev=20, test=31), "short": row("short", dev=31, test=20)}
+
+
+def test_headline_is_the_lowest_wer_on_dev_not_on_test(rows):
+    page = results_page(rows)
+    assert "★ **long** is the headline row: the lowest WER on `dev` (10.00 %)" in page
+    assert page.index("★ **long** ") < page.index("| short ")
+    assert "★ **short**" not in page
+
+
+def test_page_is_the_same_for_any_order_and_names_what_it_must(rows):
+    rows["long"]["record"] |= {"core_minutes": 29.5, "audio_hours": 12.3, "commit": "0123abc"}
+    rows["long"]["record"] |= {"command": "train_asr --config conf/train_asr.yaml"}
+    page = results_page(rows)
+    assert page == results_page(dict(reversed(rows.items())))
+    summary = [line for line in page.splitlines() if line.startswith("|")]
+    assert cells(summary[2]) == "long/8.31 M/1,234,567/15.0/29.5/12,000/12.3/10.00/15.50"
+    assert cells(summary[3]) == "short/8.31 M/1,234,567/15.0/-/12,000/-/15.50/10.00"
+    # set, Snt, Wrd, Corr, Sub, Del, Ins, WER, S.Err, CER, TER, RTF
+    scores = "long/dev/10/200/90.00/10.00/0.00/0.00/10.00/50.00/2.50/-/0.0123"
+    assert cells(summary[6]) == scores
+    for text in (
+        "./run.sh --stage decode --model models/long.esp",
+        "ab" * 32,
+        "commit 0123abc",
+        "seed 3",
+        "Some CPU, 2 cores",
+        "train_asr --config conf/train_asr.yaml",
+        "8.31 M parameters of the 10.24 M that were trained",
+    ):
+        assert text in page, text
+    assert "None" not in page
+
+
+def cells(line: str) -> str:
+    return "/".join(cell.strip(" *★") for cell in line.strip("|").split("|"))
+
+
+def test_raw_table_is_padded_and_escapes_bars():
+    assert markdown_table(["name", "n"], [["a|b", "1"], ["c", "12345"]]) == (
+        "| name |     n |\n| ---- | ----: |\n| a\\|b |     1 |\n| c    | 12345 |"
+    )
+
+
+def test_notes_come_last_and_a_set_without_words_is_no_winner(rows):
+    rows["short"]["scores"]["dev"]["wer"] = empty_kind()
+    page = results_page(rows, notes="Beam search did not help.\n")
+    assert "★ **long**" in page
+    assert page.index("## Notes\n\nBeam search did not help.") > page.index("## short")
+    assert "## Notes" not in results_page(rows, notes=" \n")
+
+
+def empty_kind() -> dict:
+    counts = dict.fromkeys(("utterances", "tokens", "corr", "sub", "del", "ins", "err", "s_err"), 0)
+    return {"counts": counts, "percent": {"err": None, "s_err": None}}
+
+
+def test_rows_of_different_dev_sets_are_refused(rows):
+    rows["short"]["dev_sets"] = ["test"]
+    with pytest.raises(InputError, match=r"results/short\.json: first dev set 'test', but 'dev'"):
+        results_page(rows)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["model", "sha256"], None, "missing key 'model.sha256'"),
+        (["record", "seed"], None, "missing key 'record.seed'"),
+        (["record", "minutes"], "15", "key 'record.minutes' is \"15\", expected int or float"),
+        (["model", "bytes"], True, "key 'model.bytes' is true, expected int"),
+        (["scores"], {}, "key 'scores' is empty"),
+        (["scores", "test", "wer", "counts", "err"], None, "missing key 'scores.test.wer.counts.e"),
+        (["scores", "test", "cer", "counts"], {}, "missing key 'scores.test.cer.counts.utterances"),
+        (["scores", "dev"], None, "missing key 'scores.dev', a dev set"),
+        (["decode", "rtf", "test"], None, "missing key 'decode.rtf.test'"),
+        (["dev_sets"], [], "key 'dev_sets' is empty"),
+        (["environment"], 3, "key 'environment' is 3, expected dict"),
+        (["row"], "other", "key 'row' is 'other', expected the file's name"),
+    ],
+)
+def test_faulty_row_names_file_and_key(tmp_path, rows, keys, value, message):
+    (tmp_path / "results").mkdir()
+    inner = rows["long"]
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path = tmp_path / "results" / "long.json"
+    path.write_text(row_text(rows["long"]))
+    with pytest.raises(InputError) as error:
+        read_rows(tmp_path)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_row_that_is_not_json_names_the_line(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "x.json").write_text('{\n "row": ,\n}\n')
+    with pytest.raises(InputError, match=r"x\.json:2: not JSON"):
+        read_rows(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Return a recipe folder with a model and a decoded, scored dev and test set."""
+    model = tmp_path / "exp" / "model.esp"
+    model.parent.mkdir()
+    model.write_bytes(b"weights")
+    for name, err in (("dev", 20), ("test", 31)):
+        folder = tmp_path / "exp" / name
+        (folder / "score").mkdir(parents=True)
+        scored = score(err)
+        scored["wer"]["speakers"] = {"s": kind(err)}
+        (folder / "score" / "score.json").write_text(json.dumps(scored))
+        decoded = {"rtf": 0.02, "config": {"name": "greedy"}, "model": {"sha256": "1" * 64}}
+        decoded |= {"environment": {"cpu": "Some CPU"}, "nj": 2, "threads": 1}
+        (folder / "decode.json").write_text(json.dumps(decoded))
+    return tmp_path
+
+
+def build(recipe, **changes) -> dict:
+    record = {"parameters": 9, "minutes": 1.5, "updates": 3, "seed": 0}
+    record |= {"command": f"train_asr --config {recipe.resolve()}/conf/x.yaml"}
+    given = {
+        "title": "t",
+        "model": recipe / "exp" / "model.esp",
+        "sha256": "1" * 64,
+        "parameters": 7,
+        "record": record,
+        "decode_dirs": {name: recipe / "exp" / name for name in ("dev", "test")},
+        "dev_sets": ["dev"],
+        "results_dir": recipe,
+    }
+    given |= changes
+    name = given.pop("row", "x")
+    return build_row(name, **given)
+
+
+def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
+    built = build(recipe)
+    assert built["scores"]["dev"] == score(20)  # all but the speakers
+    assert built["decode"] == {
+        "config": {"name": "greedy"},
+        "nj": 2,
+        "threads": 1,
+        "rtf": {"dev": 0.02, "test": 0.02},
+    }
+    assert built["model"] == {
+        "file": "exp/model.esp",
+        "sha256": "1" * 64,
+        "bytes": 7,
+        "parameters": 7,
+    }
+    assert built["record"]["command"] == "train_asr --config conf/x.yaml"
+    assert str(recipe) not in row_text(built)
+    check_row(json.loads(row_text(built)), where="x")
+
+
+def test_row_names_the_committed_copy_of_the_same_bytes(recipe):
+    (recipe / "models").mkdir()
+    (recipe / "models" / "a.esp").write_bytes(b"others!")
+    (recipe / "models" / "b.esp").write_bytes(b"weights")
+    assert build(recipe)["model"]["file"] == "models/b.esp"
+
+
+def test_faults_of_building_a_row(recipe):
+    with pytest.raises(InputError, match=r"row name '\.\./x', expected letters"):
+        build(recipe, row="../x")
+    with pytest.raises(
+        InputError, match=r"dev set 'dev2' is not among .*: dev, test; the headline"
+    ):
+        build(recipe, dev_sets=["dev2"])
+    with pytest.raises(InputError, match=r"dev/decode\.json: decoded with a model of sha256 111"):
+        build(recipe, sha256="2" * 64)
+    with pytest.raises(InputError, match=r"row 'x' of .*: missing key 'record\.seed'"):
+        build(recipe, record={"parameters": 9, "minutes": 1, "updates": 3})
+    with pytest.raises(InputError, match=r"row 'x' of .*: key 'model\.parameters' is null"):
+        build(recipe, parameters=None)
+    path = recipe / "exp" / "test" / "decode.json"
+    decoded = json.loads(path.read_text())
+    path.write_text(json.dumps({**decoded, "config": {"name": "beam"}}))
+    with pytest.raises(
+        InputError, match=r"test/decode\.json: decoded with another config than dev"
+    ):
+        build(recipe)
+    path.write_text(json.dumps({k: v for k, v in decoded.items() if k != "rtf"}))
+    with pytest.raises(InputError, match=r"test/decode\.json: missing key 'rtf'; decode again"):
+        build(recipe)
+    path.write_text(json.dumps(decoded))
+    (recipe / "exp" / "test" / "score" / "score.json").unlink()
+    with pytest.raises(InputError, match=r"score\.json: no such file; score again: ./run.sh --sta"):
+        build(recipe)
+
+
+def test_check_row_leaves_the_row_as_it_was(rows):
+    before = copy.deepcopy(rows["long"])
+    check_row(rows["long"], where="x")
+    assert rows["long"] == before

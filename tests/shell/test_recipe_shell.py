@@ -1,0 +1,422 @@
+"""utils/recipe.sh and utils/asr.sh on a recipe whose programs only write files."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_SH = f"""#!/usr/bin/env bash
+# A recipe for tests.
+# Second line of its help.
+set -euo pipefail
+exec "{ROOT}/utils/asr.sh" "$(dirname "$(realpath "$0")")" --token_type bpe --vocab_size 30 -- "$@"
+"""
+DATA_SH = """#!/usr/bin/env bash
+set -euo pipefail
+printf 'data.sh' >> "$FAKE_LOG"; printf ' [%s]' "$@" >> "$FAKE_LOG"; echo >> "$FAKE_LOG"
+for set_name in train dev test; do
+    mkdir -p "$2/$set_name"
+    echo "u1 a.wav" > "$2/$set_name/wav.scp"
+    echo "u1 hello" > "$2/$set_name/text"
+done
+"""
+ALL = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
+
+
+class Recipe:
+    """A recipe folder (with a blank in its path) and how to run it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "my recipe" / "asr1"
+        self.log = folder / "log"
+        self.environment = {
+            **os.environ,
+            "PYTHON": str(ROOT / "tests" / "shell" / "fake_python"),
+            "REAL_PYTHON": sys.executable,
+            "FAKE_LOG": str(self.log),
+        }
+        for name in ("conf", "local"):
+            (self.folder / name).mkdir(parents=True)
+        for name, text in (("run.sh", RUN_SH), ("local/data.sh", DATA_SH)):
+            (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o755)
+        self.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {mels: 80}}")
+        self.write_config("quantize_bf16.yaml", "weights: bf16")
+        self.write_config("decode_greedy.yaml", "method: greedy")
+
+    def write_config(self, name: str, text: str) -> None:
+        (self.folder / "conf" / name).write_text(text + "\n")
+
+    def start(self, *arguments: str, cwd: Path | None = None, **environment: str):
+        self.log.write_text("")
+        return subprocess.Popen(
+            [str(self.folder / "run.sh"), *arguments],
+            cwd=cwd or self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0, **options) -> str:
+        """Return standard output of a run that ends with `code` (of a failed one: standard error)."""
+        process = self.start(*arguments, **options)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, out + err
+        return out if code == 0 else err
+
+    def programs(self) -> list[str]:
+        """Return the names of the programs the last run called."""
+        return [line.split()[0] for line in self.log.read_text().splitlines()]
+
+    def stages_run(self, out: str) -> list[str]:
+        """Return the stages that end with their seconds."""
+        return re.findall(r"^stage \d+ (\w+): \d+ s$", out, flags=re.M)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    return Recipe(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory) -> Recipe:
+    recipe = Recipe(tmp_path_factory.mktemp("finished"))
+    assert recipe.stages_run(recipe.run()) == ALL
+    return recipe
+
+
+@pytest.fixture
+def finished(finished_once, recipe) -> Recipe:
+    """A recipe all of whose stages have run: a copy, times of files included."""
+    shutil.copytree(finished_once.folder, recipe.folder, dirs_exist_ok=True)
+    shutil.copy(finished_once.log, recipe.log)
+    return recipe
+
+
+def test_help_shows_the_header_and_every_option(recipe):
+    out = recipe.run("--help")
+    assert out.startswith("A recipe for tests.\nSecond line of its help.\n\nOptions")
+    assert "exec" not in out
+    assert "--vocab_size VALUE" in out and "[30]" in out
+    assert recipe.run("-h") == out
+
+
+def test_list_names_the_stages_by_number(recipe):
+    lines = recipe.run("--list").splitlines()
+    numbers = ["1", "2", "3", "6", "7", "9", "10"]
+    assert [line.split()[:2] for line in lines] == [
+        [number, name] for number, name in zip(numbers, ALL, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--vocab_sise", "3"], "unknown option '--vocab_sise' (did you mean '--vocab_size'?)"),
+        (["--stage", "decoed"], "unknown stage 'decoed' (did you mean 'decode'?), expected one of"),
+        (["--stage", "4"], "unknown stage '4', expected one of: 1 data, 2 dump, 3 tokens,"),
+        (["--stage", "9", "--stop_stage", "dump"], "--stage 9 comes after --stop_stage 2"),
+        (["--nj"], "option --nj needs a value"),
+        (["--exp_tag", "--fresh"], "option --exp_tag needs a value"),
+        (["--nj", "zero"], "--nj zero: expected a whole number from 1"),
+        (["--fresh=maybe"], "--fresh maybe: expected true or false"),
+        (["train"], "unexpected 'train', expected --option value"),
+        (["--asr_config", "conf/none.yaml"], "conf/none.yaml: no such file or folder"),
+        (["--corpus", "nowhere"], "nowhere: no such file or folder"),
+        (["--stage", "1", "--stop_stage", "2", "--skip_stages", "data,2"], "nothing to run"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_exit_code_2(recipe, arguments, expected):
+    err = recipe.run(*arguments, code=2)
+    assert err.startswith("error: ") and expected in err
+    assert err.count("\n") == 1
+    assert recipe.programs() == []
+
+
+def test_all_stages_run_in_order_with_their_files(finished):
+    assert finished.programs() == [
+        "data.sh",
+        *["dump_data"] * 3,
+        "compute_cmvn",
+        *["make_tokens", "train_asr", "pack_model"],
+        *["decode_asr"] * 2,
+        *["score_asr"] * 2,
+        "write_results",
+    ]
+    lines = finished.log.read_text().splitlines()
+    assert lines[5] == (
+        "make_tokens [--text] [dump/train/text] [--token_type] [bpe] [--vocab_size] [30] "
+        "[--output_dir] [dump/tokens_bpe30]"
+    )
+    assert lines[6] == (
+        "train_asr [--config] [conf/train_asr.yaml] [--train_dirs] [dump/train] [--dev_dirs] "
+        "[dump/dev] [--tokenizer] [dump/tokens_bpe30] [--cmvn] [dump/train/cmvn.safetensors] "
+        "[--expdir] [exp/asr_bpe30]"
+    )
+    assert lines[-1] == (
+        "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
+        "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy/dev] "
+        "[test=exp/asr_bpe30/decode_greedy/test] [--results_dir] [.] [--dev_sets] [dev]"
+    )
+
+
+def test_a_second_run_finds_everything_up_to_date(finished):
+    out = finished.run()
+    assert finished.programs() == []
+    assert out.count("up to date: options, config, inputs and outputs are those of 20") == 7
+
+
+def test_options_reach_the_programs_that_take_them(recipe):
+    words = (
+        "--dry-run --vocab-size=7 --vocab_size 8 --nj 3 --set a.b=1 --set model.front_end.mels=40"
+    )
+    out = recipe.run(
+        *words.split(), "--exp_tag", "a b", "--set=c=x y", "--speed_factors", "0.9 1.1"
+    )
+    commands = {
+        line.split()[3].rpartition(".")[2]: line for line in out.splitlines() if " -m " in line
+    }
+    assert "--vocab_size 8 " in commands["make_tokens"]  # the later of two wins
+    assert "--expdir exp/asr_bpe8_a\\ b" in commands["train_asr"]
+    assert commands["train_asr"].endswith(
+        r" --set a.b=1 --set model.front_end.mels=40 --set c=x\ y"
+        r" --set data.speed_factors=\[0.9\,\ 1.1\]"
+    )
+    assert commands["compute_cmvn"].endswith(".safetensors --set model.front_end.mels=40")
+    assert commands["decode_asr"].endswith("--nj 3")
+
+
+def test_dry_run_prints_commands_and_runs_nothing(recipe):
+    out = recipe.run("--dry_run")
+    assert recipe.programs() == []
+    assert not (recipe.folder / "data").exists()
+    commands = [line for line in out.splitlines() if line.startswith("+ ")]
+    assert len(commands) == 13
+    assert commands[0] == "+ local/data.sh --data_dir data"
+
+
+def test_dry_run_of_a_finished_recipe_names_what_is_up_to_date(finished):
+    finished.write_config("decode_greedy.yaml", "method: other")
+    out = finished.run("--dry_run")
+    assert "stage 7 quantize: up to date" in out
+    assert 'stage 9 decode: would run, conf/decode_greedy.yaml: method "greedy" → "other"' in out
+    assert "stage 10 score: would run, if stage 9 decode changes what it reads" in out
+
+
+def test_stages_by_number_and_name(recipe):
+    assert recipe.stages_run(recipe.run("--stop_stage", "2")) == ["data", "dump"]
+    out = recipe.run("--stage", "tokens", "--stop_stage", "quantize", "--skip_stages", "quantize")
+    assert recipe.stages_run(out) == ["tokens", "finetune"]
+
+
+def test_a_stage_without_its_upstream_is_refused_with_the_command(recipe):
+    err = recipe.run("--stage", "decode", "--vocab_size", "30", "--exp_tag", "x y", code=2)
+    assert err == (
+        "error: stage 9 decode: needs stage 1 data, which has not run; "
+        "run it: ./run.sh --vocab_size 30 --exp_tag x\\ y --stage data --stop_stage decode\n"
+    )
+
+
+def test_a_changed_training_config_reruns_training_and_refuses_decoding_alone(finished):
+    finished.write_config("train_asr.yaml", "train: {updates: 20}\nmodel: {front_end: {mels: 80}}")
+    err = finished.run("--stage", "decode", code=2)
+    assert (
+        "stage 9 decode: needs stage 6 finetune, which is stale: conf/train_asr.yaml: "
+        "train.updates 10 → 20; run it: ./run.sh --stage finetune --stop_stage decode"
+    ) in err
+    out = finished.run()
+    assert "stage 6 finetune: conf/train_asr.yaml: train.updates 10 → 20" in out
+    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score"]
+
+
+def test_a_comment_or_a_new_date_changes_nothing(finished):
+    config = finished.folder / "conf" / "train_asr.yaml"
+    config.write_text("# A comment.\n" + config.read_text())
+    os.utime(finished.folder / "data" / "train" / "text", (1, 1))
+    finished.run()
+    assert finished.programs() == []
+
+
+@pytest.mark.slow
+def test_a_change_of_the_front_end_alone_reaches_the_statistics(finished):
+    finished.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {mels: 40}}")
+    out = finished.run("--stop_stage", "dump")
+    assert finished.stages_run(out) == ["dump"]
+    assert "stage 2 dump: conf/train_asr.yaml: model.front_end.mels 80 → 40" in out
+
+
+@pytest.mark.slow
+def test_a_changed_list_runs_what_reads_it(finished):
+    with (finished.folder / "data" / "train" / "text").open("a") as file:
+        file.write("u2 more\n")
+    out = finished.run("--stage", "dump")  # a data set mended by hand is taken as it is
+    assert "stage 2 dump: data/train/text changed" in out
+    assert "stage 3 tokens: dump/train/text changed" in out
+    assert finished.stages_run(out) == ALL[1:]
+
+
+@pytest.mark.slow
+def test_a_redone_stage_with_the_same_result_stops_there(finished):
+    (finished.folder / "dump" / "dev" / "text").write_text("edited\n")
+    out = finished.run()
+    assert "stage 2 dump: dump/dev/text changed after the stage had written it" in out
+    assert finished.stages_run(out) == ["dump"]
+
+
+def test_own_data_needs_no_stage_1(recipe):
+    recipe.run("--stop_stage", "data")
+    for path in (recipe.folder / "data" / ".stamps").iterdir():
+        path.unlink()
+    assert recipe.stages_run(recipe.run("--stage", "2", "--stop_stage", "2")) == ["dump"]
+
+
+def test_corpus_not_given_again_stays_the_one_it_was(recipe, tmp_path):
+    for name in ("the corpus", "other"):
+        (tmp_path / name).mkdir()
+    recipe.run("--corpus", str(tmp_path / "the corpus"), "--stop_stage", "data")
+    assert f"[--corpus] [{tmp_path}/the corpus]" in recipe.log.read_text()
+    recipe.run("--stop_stage", "data")
+    assert recipe.programs() == []
+    recipe.run("--corpus", str(tmp_path / "other"), "--stop_stage", "data")
+    assert recipe.programs() == ["data.sh"]
+
+
+@pytest.mark.slow
+def test_a_failed_stage_says_so_and_leaves_no_lock(recipe):
+    err = recipe.run(code=2, FAKE_FAIL="train_asr")
+    assert "error: train_asr was told to fail" in err
+    assert re.search(r"stage 6 finetune: failed after \d+ s \(exit 2\)", err)
+    assert not list(recipe.folder.rglob("*.lock"))
+    assert recipe.stages_run(recipe.run("--stop_stage", "6")) == ["finetune"]
+
+
+def test_a_killed_stage_runs_again_and_its_lock_is_taken_over(recipe):
+    recipe.run("--stop_stage", "tokens")
+    process = recipe.start(FAKE_WAIT="train_asr")
+    waiting = Path(f"{recipe.log}.waiting")
+    wait_for(waiting.exists)
+    lock = next(recipe.folder.rglob("*.lock"))
+    err = recipe.run("--stage", "finetune", code=2)
+    assert f"in use by process {process.pid} on host" in err and str(lock) in err
+    process.kill()
+    end_fakes(recipe)  # the training outlives its recipe; its own lock is another one
+    process.communicate(timeout=20)
+    err = recipe.run("--stage", "decode", code=2)
+    assert "needs stage 6 finetune, which is stale: runs now, or was cut off before its end" in err
+    out = recipe.run("--stop_stage", "finetune")
+    assert "stage 6 finetune: runs now, or was cut off before its end" in out
+    assert recipe.stages_run(out) == ["finetune"]
+    assert not list(recipe.folder.rglob("*.lock"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_the_program_and_its_exit_code_comes_back(recipe, number):
+    recipe.run("--stop_stage", "tokens")
+    script = Path(recipe.environment["PYTHON"]).read_text().replace("75' TERM", "75' TERM USR1")
+    python = recipe.folder / "python with USR1"
+    python.write_text(script)
+    python.chmod(0o755)
+    process = recipe.start(FAKE_WAIT="train_asr", PYTHON=str(python))
+    wait_for(Path(f"{recipe.log}.waiting").exists)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert recipe.log.read_text().endswith("saved\n")
+    assert re.search(r"stage 6 finetune: stopped after \d+ s \(exit 75\)", err)
+    assert not list(recipe.folder.rglob("*.lock"))
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def end_fakes(recipe) -> None:
+    """End the fake training that outlived its killed recipe."""
+    script = recipe.environment["PYTHON"]
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                environment = (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            ours = f"FAKE_LOG={recipe.log}\0".encode() in environment
+            if ours and script.encode() in words:
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def test_fresh_trains_again(finished):
+    out = finished.run("--fresh", "--stage", "finetune", "--stop_stage", "finetune")
+    assert "stage 6 finetune: asked to run in any case" in out
+    assert finished.log.read_text().splitlines()[0].endswith("[--fresh]")
+
+
+@pytest.mark.slow
+def test_an_exp_tag_is_another_experiment(finished):
+    out = finished.run("--exp_tag", "wide", "--set", "model.dim=512")
+    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score"]
+    assert (finished.folder / "exp" / "asr_bpe30_wide" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_missing_output_makes_its_stage_stale(finished):
+    (finished.folder / "exp" / "asr_bpe30" / "model_bf16.esp").unlink()
+    err = finished.run("--stage", "decode", code=2)
+    assert "stage 7 quantize, which is stale: exp/asr_bpe30/model_bf16.esp is missing" in err
+    assert finished.stages_run(finished.run()) == ["quantize", "decode", "score"]
+
+
+@pytest.mark.slow
+def test_a_given_model_needs_no_training(recipe):
+    (recipe.folder / "models").mkdir()
+    (recipe.folder / "models" / "best.esp").write_text("weights\n")
+    recipe.run("--stop_stage", "dump")
+    out = recipe.run("--model", "models/best.esp", "--stage", "decode")
+    assert recipe.stages_run(out) == ["decode", "score"]
+    lines = recipe.log.read_text().splitlines()
+    assert lines[0].startswith("decode_asr [--model] [models/best.esp] [--data_dir] [dump/dev]")
+    assert "[--output_dir] [exp/best/decode_greedy/dev]" in lines[0]
+    assert lines[-1].startswith("write_results [--row] [best_greedy] [--model] [models/best.esp]")
+    assert recipe.run("--model", "models/best.esp").count("up to date") == 4
+
+
+@pytest.mark.slow
+def test_called_from_elsewhere_its_paths_are_those_of_the_caller(recipe, tmp_path):
+    (tmp_path / "corpus here").mkdir()
+    out = recipe.run(
+        *("--corpus", "corpus here", "--expdir", "my exp", "--asr_config", "conf/train_asr.yaml"),
+        cwd=tmp_path,
+    )
+    assert recipe.stages_run(out) == ALL
+    assert (tmp_path / "my exp" / "asr_bpe30" / "model.safetensors").exists()
+    assert f"[--corpus] [{tmp_path}/corpus here]" in recipe.log.read_text()
+    err = recipe.run(
+        "--stage", "tokens", "--vocab_size", "9", "--dumpdir", "d", cwd=tmp_path, code=2
+    )
+    assert "my\\ recipe/asr1/run.sh --vocab_size 9 --dumpdir d --stage dump" in err
+
+
+def test_a_python_without_torch_is_named_with_the_command_that_mends_it(recipe, tmp_path):
+    bare = tmp_path / "bare"
+    bare.write_text("#!/bin/sh\necho False\n")
+    bare.chmod(0o755)
+    err = recipe.run(code=2, PYTHON=str(bare))
+    assert err == f"error: {bare} has no torch; run: {ROOT}/tools/setup.sh\n"
+
+
+def test_a_program_that_ends_without_its_output_is_a_fault(recipe, tmp_path):
+    lazy = recipe.folder / "local" / "data.sh"
+    lazy.write_text("#!/bin/sh\nexit 0\n")
+    err = recipe.run(code=2)
+    assert "stage 1 data: ended without writing data/train" in err

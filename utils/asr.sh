@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# The staged recipe of speech recognition: every egs/*/asr*/run.sh calls it.
+# Usage: asr.sh RECIPE_FOLDER [--option value ...] -- [the user's arguments]
+# `run.sh --help` lists the options, `run.sh --list` the stages. egs/README.md says what they mean.
+# shellcheck disable=SC2154 # options are assigned by the function `option`; see utils/recipe.sh
+
+recipe_dir=$(realpath "$1")
+shift
+# shellcheck source=utils/recipe.sh
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/recipe.sh"
+
+option corpus "" "local copy of the corpus (default: downloaded)" file
+option local_data_opts "" "further arguments of local/data.sh"
+option train_sets train "data sets to train on"
+option dev_sets dev "data sets to validate on and to choose the headline by"
+option test_sets test "data sets to decode and score, beside the dev sets"
+option datadir data "where data sets lie: DATADIR/SET" folder
+option dumpdir dump "where prepared data sets are written" folder
+option expdir exp "where experiments are written" folder
+option results_dir . "where RESULTS.md and results/ are written" folder
+option sample_rate 16000 "audio is resampled to this rate, in Hz" count
+option min_seconds 0.1 "shorter utterances are dropped" number
+option max_seconds 30 "longer utterances are dropped" number
+option channel "" "channel of stereo audio to take: 0, 1, ... or mix"
+option_flag allow_pipes "run the commands that wav.scp holds (not through a shell)"
+option token_type bpe "char or bpe"
+option vocab_size 30 "number of bpe tokens" count
+option nlsyms "" "file of non-linguistic symbols, one a line, kept as one token" file
+option asr_config conf/train_asr.yaml "model and training" file
+option speed_factors "" "speed perturbation of the training audio, e.g. \"0.9 1.0 1.1\""
+option_list set "KEY=VALUE: a value of the asr_config, e.g. --set train.updates=1000"
+option exp_tag "" "further name of the experiment, for another variant"
+option_flag fresh "move an existing experiment aside and train anew"
+option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
+option inference_config conf/decode_greedy.yaml "decoding" file
+option model "" "decode and score this packed model; nothing is trained" file
+option nj "$(nproc)" "processes of stage decode" count
+
+find_python
+parse_options "$@"
+cd "$recipe_dir"
+if [[ -n $corpus ]]; then
+    require "$corpus"
+    corpus=$(realpath "$corpus")
+fi
+
+# Names. The folder of an experiment depends on config, tokens and tag, never on training length.
+read -r -a train_list <<<"$train_sets"
+read -r -a dev_list <<<"$dev_sets"
+read -r -a test_list <<<"$test_sets"
+train_texts=("${train_list[@]/#/$dumpdir/}")
+train_texts=("${train_texts[@]/%//text}")
+unique() { # unique ARRAY WORD...: set ARRAY to the words, each once
+    local -n words=$1
+    local word
+    words=()
+    for word in "${@:2}"; do
+        [[ " ${words[*]} " == *" $word "* ]] || words+=("$word")
+    done
+}
+unique eval_list "${dev_list[@]}" "${test_list[@]}"
+unique all_list "${train_list[@]}" "${eval_list[@]}"
+((${#train_list[@]} > 0 && ${#eval_list[@]} > 0)) || die "--train_sets or --dev_sets is empty"
+
+stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name without the kind
+    local name=${1##*/}
+    name=${name%.*}
+    printf '%s' "${name#"$2"_}"
+}
+token_name=$token_type
+if [[ $token_type == bpe ]]; then
+    token_name=bpe$vocab_size
+fi
+asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name${exp_tag:+_$exp_tag}
+asr_name=${asr_name/#asr_asr_/asr_}
+asr_exp=$expdir/$asr_name
+tokens=$dumpdir/tokens_$token_name
+cmvn=$dumpdir/${train_list[0]}/cmvn.safetensors
+decode_name=decode_$(stem "$inference_config" decode)
+skipped=()
+if [[ -n $model ]]; then
+    model_name=$(stem "$model" "")
+    packed=$model
+    decode_dir=$expdir/$model_name/$decode_name
+    packed_after=()
+    skipped=(tokens finetune quantize)
+else
+    model_name=${asr_name}_$(stem "$quantize_config" quantize)
+    packed=$asr_exp/model_$(stem "$quantize_config" quantize).esp
+    decode_dir=$asr_exp/$decode_name
+    packed_after=(quantize)
+fi
+row=${model_name}_${decode_name#decode_}
+if [[ -n $speed_factors ]]; then
+    set_list+=("data.speed_factors=[${speed_factors// /, }]")
+fi
+
+front_end_list=() # of --set, what changes the features and so their statistics
+for override in "${set_list[@]}"; do
+    [[ $override != model.front_end* ]] || front_end_list+=("$override")
+done
+
+# What each stage is made from: a stage runs again when one of these changed.
+describe 1 data "corpus → $datadir/<set>" \
+    @stamp "$datadir/.stamps/data.json" @given \
+    @given_option "corpus=$corpus" "local_data_opts=$local_data_opts" \
+    @output "${all_list[@]/#/$datadir/}"
+describe 2 dump "validate, cut, resample, drop too short or long with counts; CMVN → $dumpdir/<set>" \
+    @stamp "$dumpdir/.stamps/dump.json" @after data \
+    @option "sets=${all_list[*]}" "sample_rate=$sample_rate" "min_seconds=$min_seconds" \
+    "max_seconds=$max_seconds" "channel=$channel" "allow_pipes=$allow_pipes" \
+    "${front_end_list[@]/#/set }" @config "$asr_config#model.front_end" \
+    @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" "$cmvn"
+describe 3 tokens "token table and tokenizer of the training text → $tokens" \
+    @stamp "$dumpdir/.stamps/tokens_$token_name.json" @after dump \
+    @option "token_type=$token_type" "vocab_size=$vocab_size" \
+    @input "${train_texts[@]}" ${nlsyms:+"$nlsyms"} @output "$tokens"
+describe 6 finetune "train CTC and attention → $asr_exp" \
+    @stamp "$expdir/.stamps/$asr_name.finetune.json" @after dump tokens @always "$fresh" \
+    @config "$asr_config" @option "${set_list[@]/#/set }" \
+    @input "${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}" "$tokens" \
+    @output "$asr_exp/model.safetensors" "$asr_exp/model.json"
+describe 7 quantize "pack weights, tokenizer and features into one file → $packed" \
+    @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune \
+    @config "$quantize_config" \
+    @input "$asr_exp/model.safetensors" "$asr_exp/model.json" @output "$packed"
+describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
+    @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" \
+    @config "$inference_config" @option "sets=${eval_list[*]}" \
+    @input "$packed" "${eval_list[@]/#/$dumpdir/}" \
+    @output "${eval_list[@]/#/$decode_dir/}"
+describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
+    @stamp "$expdir/.stamps/$row.score.json" @after decode \
+    @option "dev_sets=${dev_list[*]}" \
+    @input "${eval_list[@]/#/$decode_dir/}" @output "$results_dir/results/$row.json"
+
+stage_data() {
+    local arguments
+    read -r -a arguments <<<"$local_data_opts"
+    [[ -z $corpus ]] || arguments+=(--corpus "$corpus")
+    execute local/data.sh --data_dir "$datadir" "${arguments[@]}"
+}
+
+stage_dump() {
+    local set_name override arguments=() statistics_arguments=()
+    [[ -z $channel ]] || arguments+=(--channel "$channel")
+    [[ $allow_pipes == false ]] || arguments+=(--allow_pipes)
+    for set_name in "${all_list[@]}"; do
+        run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
+            --sample_rate "$sample_rate" --min_seconds "$min_seconds" \
+            --max_seconds "$max_seconds" "${arguments[@]}"
+    done
+    for override in "${front_end_list[@]}"; do
+        statistics_arguments+=(--set "$override")
+    done
+    run compute_cmvn --data_dirs "${train_list[@]/#/$dumpdir/}" --config "$asr_config" \
+        --output "$cmvn" "${statistics_arguments[@]}"
+}
+
+stage_tokens() {
+    run make_tokens --text "${train_texts[@]}" --token_type "$token_type" \
+        --vocab_size "$vocab_size" ${nlsyms:+--nlsyms "$nlsyms"} --output_dir "$tokens"
+}
+
+stage_finetune() {
+    local override arguments=()
+    for override in "${set_list[@]}"; do
+        arguments+=(--set "$override")
+    done
+    [[ $fresh == false ]] || arguments+=(--fresh)
+    run train_asr --config "$asr_config" --train_dirs "${train_list[@]/#/$dumpdir/}" \
+        --dev_dirs "${dev_list[@]/#/$dumpdir/}" --tokenizer "$tokens" --cmvn "$cmvn" \
+        --expdir "$asr_exp" "${arguments[@]}"
+}
+
+stage_quantize() {
+    run pack_model --expdir "$asr_exp" --config "$quantize_config" --output "$packed"
+}
+
+stage_decode() {
+    local set_name
+    for set_name in "${eval_list[@]}"; do
+        run decode_asr --model "$packed" --data_dir "$dumpdir/$set_name" \
+            --config "$inference_config" --output_dir "$decode_dir/$set_name" --nj "$nj"
+    done
+}
+
+stage_score() {
+    local set_name pairs=()
+    for set_name in "${eval_list[@]}"; do
+        run score_asr --data_dir "$dumpdir/$set_name" --hyp "$decode_dir/$set_name/text" \
+            --tokenizer_of "$packed" --output_dir "$decode_dir/$set_name/score"
+        pairs+=("$set_name=$decode_dir/$set_name")
+    done
+    run write_results --row "$row" --model "$packed" --decode_dirs "${pairs[@]}" \
+        --results_dir "$results_dir" --dev_sets "${dev_list[@]}"
+}
+
+if [[ $list == true ]]; then
+    print_stages
+    exit 0
+fi
+choose_stages "${skipped[@]}"
+need_python
+require conf local/data.sh "$asr_config" "$quantize_config" "$inference_config" \
+    ${model:+"$model"} ${nlsyms:+"$nlsyms"}
+if [[ $dry_run == true ]]; then
+    show_stages
+else
+    run_stages
+fi
