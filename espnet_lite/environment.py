@@ -6,6 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from espnet_lite import __version__
+
 
 def cpu_name() -> str:
     """Return the processor's model name as the system tells it."""
@@ -29,8 +31,10 @@ def commit() -> str:
     folder = Path(__file__).resolve().parent
     try:
         shown = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
-            + ["--match", ""],
+            [
+                *("git", "-C", str(folder), "describe"),
+                *("--always", "--abbrev=12", "--dirty=+", "--exclude=*"),
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -48,5 +52,6 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
+        "toolkit": __version__,
         "commit": commit(),
     }

@@ -17,6 +17,7 @@ _WRITE_FAULTS = (
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EEXIST,
     errno.EFBIG,
 )
 

@@ -26,16 +26,16 @@ die() {
 
 while (($# > 0)); do
     case $1 in
-    -h | --help)
-        sed -n '2,${/^#/!q; s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
-        exit 0
-        ;;
-    --torch | --python)
-        (($# > 1)) || die "option $1 needs a value"
-        printf -v "${1#--}" '%s' "$2"
-        shift 2
-        ;;
-    *) die "unknown option '$1', expected --torch or --python" ;;
+        -h | --help)
+            sed -n '2,${/^#/!q; s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+            exit 0
+            ;;
+        --torch | --python)
+            (($# > 1)) || die "option $1 needs a value"
+            printf -v "${1#--}" '%s' "$2"
+            shift 2
+            ;;
+        *) die "unknown option '$1', expected --torch or --python" ;;
     esac
 done
 [[ $torch == @(keep|cpu|cuda) ]] || die "--torch $torch: expected keep, cpu or cuda"

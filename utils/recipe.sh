@@ -73,22 +73,22 @@ set_option() {
         die "unknown option '--$name'$hint; $recipe_dir/run.sh --help lists all"
     fi
     case ${option_kind[$name]} in
-    count) [[ $value =~ ^[1-9][0-9]*$ ]] || die "--$name $value: expected a whole number from 1" ;;
-    number) [[ $value =~ ^[0-9]*\.?[0-9]+$ ]] || die "--$name $value: expected a number" ;;
-    flag) [[ $value == true || $value == false ]] || die "--$name $value: expected true or false" ;;
-    file | folder)
-        if [[ $from == user && -n $value && $value != /* && $caller_dir != "$recipe_dir" ]]; then
-            if [[ ${option_kind[$name]} == folder || -e $caller_dir/$value ]]; then
-                value=$(realpath -m "$caller_dir/$value")
-                value=${value#"$recipe_dir"/}
+        count) [[ $value =~ ^[1-9][0-9]*$ ]] || die "--$name $value: expected a whole number from 1" ;;
+        number) [[ $value =~ ^[0-9]*\.?[0-9]+$ ]] || die "--$name $value: expected a number" ;;
+        flag) [[ $value == true || $value == false ]] || die "--$name $value: expected true or false" ;;
+        file | folder)
+            if [[ $from == user && -n $value && $value != /* && $caller_dir != "$recipe_dir" ]]; then
+                if [[ ${option_kind[$name]} == folder || -e $caller_dir/$value ]]; then
+                    value=$(realpath -m "$caller_dir/$value")
+                    value=${value#"$recipe_dir"/}
+                fi
             fi
-        fi
-        ;;
-    list)
-        local -n values=${name}_list
-        values+=("$value")
-        return
-        ;;
+            ;;
+        list)
+            local -n values=${name}_list
+            values+=("$value")
+            return
+            ;;
     esac
     printf -v "$name" '%s' "$value"
 }
@@ -139,9 +139,9 @@ print_help() {
     printf '\nOptions (- and _ alike):\n'
     for name in "${option_names[@]}"; do
         case ${option_kind[$name]} in
-        flag) printf '  --%-24s %s\n' "$name" "${option_help[$name]}" ;;
-        list) printf '  --%-24s %s (may be repeated)\n' "$name VALUE" "${option_help[$name]}" ;;
-        *) printf '  --%-24s %s%s\n' "$name VALUE" "${option_help[$name]}" "${!name:+ [${!name}]}" ;;
+            flag) printf '  --%-24s %s\n' "$name" "${option_help[$name]}" ;;
+            list) printf '  --%-24s %s (may be repeated)\n' "$name VALUE" "${option_help[$name]}" ;;
+            *) printf '  --%-24s %s%s\n' "$name VALUE" "${option_help[$name]}" "${!name:+ [${!name}]}" ;;
         esac
     done
 }
@@ -286,9 +286,9 @@ run_stages() {
         printf '%s\0' "${plan[@]}" | "$python" -m espnet_lite.bin.stage_stamp check \
             --stage "$name" --owner $$ --command "$recipe_command" || status=$?
         case $status in
-        0) ;;
-        3) continue ;;
-        *) exit "$status" ;;
+            0) ;;
+            3) continue ;;
+            *) exit "$status" ;;
         esac
         running_stage=$name
         stage_begun=$SECONDS
@@ -308,9 +308,9 @@ show_stages() {
         printf '%s\0' "${plan[@]}" | "$python" -m espnet_lite.bin.stage_stamp foresee \
             --stage "$name" --rerun "${rerun[@]}" || status=$?
         case $status in
-        0) ;;
-        3) continue ;;
-        *) exit "$status" ;;
+            0) ;;
+            3) continue ;;
+            *) exit "$status" ;;
         esac
         rerun+=("$name")
         "stage_$name"

@@ -84,8 +84,7 @@ class LogMelFrontEnd(nn.Module):
             features = self.cmvn(features, lengths)
         elif self.config.cmvn == "utterance":
             features = utterance_cmvn(features, lengths)
-        if self.training and generator is not None:
-            features = self.spec_augment(features, lengths, generator)
+        features = self.spec_augment(features, lengths, generator)
         return self.subsampling(features, lengths)
 
 

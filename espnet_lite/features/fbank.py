@@ -115,7 +115,6 @@ class Fbank(nn.Module):
         """Return the frames of waveforms of so many samples."""
         return num_frames(waveform_lengths, self.window, self.shift)
 
-    @torch.compiler.disable
     @torch.no_grad()
     def forward(
         self, waveform: Float[Tensor, "batch samples"], waveform_lengths: Int[Tensor, "batch"]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import kaldialign
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
 from espnet_lite.nn.decoder import TransformerDecoder
+from espnet_lite.score.alignment import align
 
 BLANK = 0
 PAD = -1  # of token tensors
@@ -187,6 +187,6 @@ def _greedy_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[fl
     errors = 0
     hypotheses = ctc_greedy(log_probs, lengths)
     for hypothesis, tokens in zip(hypotheses, batch.tokens.tolist(), strict=True):
-        reference = [token for token in tokens if token != PAD]
-        errors += kaldialign.edit_distance(reference, hypothesis)["total"]
+        reference = [str(token) for token in tokens if token != PAD]
+        errors += align(reference, [str(token) for token in hypothesis]).counts.errors
     return float(errors), float(batch.token_lengths.sum())

@@ -11,9 +11,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": nn.SiLU}
 class FeedForward(nn.Module):
     """Linear, activation, dropout, Linear."""
 
-    def __init__(
-        self, dim: int, *, hidden: int, dropout: float = 0.0, activation: str = "relu"
-    ):
+    def __init__(self, dim: int, *, hidden: int, dropout: float = 0.0, activation: str = "relu"):
         super().__init__()
         self.expand = nn.Linear(dim, hidden)
         self.activation = ACTIVATIONS[activation]()

@@ -131,6 +131,8 @@ def train_asr(
         _keep_tokenizer(tokenizer_dir, expdir / "tokenizer")
         device = pick_device(device_name)
         use_fast_matmul(device)
+        if config.train.threads is not None:
+            torch.set_num_threads(config.train.threads)
         model = build_model(config, vocab=tokenizer.vocab, cmvn_file=cmvn_file)
         train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
         trainer = Trainer(

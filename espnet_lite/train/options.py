@@ -17,6 +17,7 @@ class TrainOptions:
     seed: int = 1
     accumulate: int = 1  # batches per update
     clip: float = 5.0  # largest norm of the gradient
+    threads: int | None = None  # of torch on a CPU; null: as many as cores
     precision: str = "bf16"  # bf16 (autocast, no scaler) | fp32
     optimizer: object = choice(OPTIMIZERS, "adamw")
     schedule: object = choice(SCHEDULES, "warmup_cosine")
@@ -30,6 +31,8 @@ class TrainOptions:
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads {self.threads} is not at least 1")
         for key in ("updates", "accumulate", "log_every", "validate_every", "average_best"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} {getattr(self, key)} is not at least 1")

@@ -212,9 +212,7 @@ class Trainer:
         self._tick()
         log.write("dev", state.update, {**metrics, "minutes": state.seconds / 60})
         shown = "  ".join(f"{name} {mean:.4g}" for name, mean in metrics.items())
-        log.show(
-            f"update {state.update} dev: {shown}{'  (best)' if is_best else ''}", stays=True
-        )
+        log.show(f"update {state.update} dev: {shown}{'  (best)' if is_best else ''}", stays=True)
 
     def _log_training(self, log: TrainLog, norm: float) -> None:
         state, interval = self.state, self._interval

@@ -144,9 +144,9 @@ def synthesize(name: str, data_dir: Path, *, count: int | None = None) -> float:
     import numpy as np
     import soundfile
     from espeak import Espeak
-    from espnet_lite.data.validate import validate_data_dir
 
     from espnet_lite.data.data_dir import Utterance, write_data_dir
+    from espnet_lite.data.validate import validate_data_dir
     from espnet_lite.files import atomic_folder
 
     espeak = Espeak()

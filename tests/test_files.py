@@ -1,0 +1,115 @@
+"""Files are whole or absent; text is read with the line of its fault."""
+
+import errno
+import os
+
+import pytest
+
+from espnet_lite.errors import InputError
+from espnet_lite.files import atomic_folder, atomic_path, read_lines, write_text
+
+
+def fails_with(number: int):
+    """Return a stand-in of os.fsync for a disk that answers `number`."""
+
+    def fsync(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+def test_text_appears_whole_and_nothing_is_left_beside_it(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    write_text(path, "ä\nb\n")
+    assert path.read_bytes() == "ä\nb\n".encode()
+    write_text(path, "new\n")
+    assert path.read_text() == "new\n"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_temporary_name_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "a.wav") as temporary:
+        assert temporary.suffix == ".wav" and temporary.parent == tmp_path
+        temporary.write_text("x")
+
+
+def test_an_exception_inside_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old\n")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, number):
+    path = tmp_path / "a.txt"
+    write_text(path, "old\n")
+    monkeypatch.setattr(os, "fsync", fails_with(number))
+    with pytest.raises(InputError) as raised:
+        write_text(path, "new\n")
+    assert str(path) in str(raised.value) and os.strerror(number) in str(raised.value)
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_fault_of_the_disk_itself_stays_an_os_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", fails_with(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        write_text(tmp_path / "a.txt", "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path):
+    folder = tmp_path / "f"
+    for name in ("one", "two"):
+        with atomic_folder(folder) as temporary:
+            (temporary / name).write_text(name)
+    assert os.listdir(folder) == ["two"]
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "three").write_text("half")
+        raise RuntimeError
+    assert os.listdir(folder) == ["two"]
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_full_disk_keeps_the_old_folder(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "f") as temporary:
+        (temporary / "one").write_text("1")
+    monkeypatch.setattr(os, "fsync", fails_with(errno.ENOSPC))
+    with (
+        pytest.raises(InputError, match=os.strerror(errno.ENOSPC)),
+        atomic_folder(tmp_path / "f") as temporary,
+    ):
+        (temporary / "two").write_text("2")
+    assert os.listdir(tmp_path / "f") == ["one"] and os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "lines"),
+    [(b"", []), (b"\n", [""]), (b"a\nb", ["a", "b"]), (b"a\n\nb\n", ["a", "", "b"])],
+)
+def test_lines_of_a_file(tmp_path, raw, lines):
+    (tmp_path / "a").write_bytes(raw)
+    assert read_lines(tmp_path / "a") == lines
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a\n\xe4\n", "a:2: byte 0xe4 is not UTF-8"),
+        (b"a\nb\nc\r\n", "a:3: carriage return"),
+    ],
+)
+def test_faults_of_a_text_file_have_their_line(tmp_path, raw, message):
+    (tmp_path / "a").write_bytes(raw)
+    with pytest.raises(InputError) as raised:
+        read_lines(tmp_path / "a")
+    assert message in str(raised.value)
+
+
+def test_a_missing_file_names_the_mending_command(tmp_path):
+    with pytest.raises(InputError, match="none: no such file; run stage 2"):
+        read_lines(tmp_path / "none", fix="run stage 2")

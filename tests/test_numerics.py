@@ -1,0 +1,37 @@
+"""What "medium" matrix products cost in accuracy."""
+
+import pytest
+import torch
+
+from espnet_lite.numerics import pick_device, use_fast_matmul
+
+
+@pytest.fixture
+def keeps_precision():
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("inner", [64, 256, 1024])
+def test_fast_matmul_keeps_the_accuracy_of_fp32(keeps_precision, inner):
+    use_fast_matmul(torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "medium"
+    generator = torch.Generator().manual_seed(inner)
+    a = torch.randn(300, inner, generator=generator)
+    b = torch.randn(inner, 200, generator=generator)
+    exact = a.double() @ b.double()
+    error = (a @ b).double() - exact
+    assert float(error.norm() / exact.norm()) <= 2e-6  # bf16 would be 3e-3
+    linear = torch.nn.functional.linear(a, b.T.contiguous()).double() - exact
+    assert float(linear.norm() / exact.norm()) <= 2e-6
+
+
+def test_fast_matmul_on_cuda_is_tf32_and_not_bf16(keeps_precision):
+    use_fast_matmul(torch.device("cuda"))
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_device_by_name():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
