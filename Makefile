@@ -3,7 +3,8 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 DEMO_DIR ?= egs/mini/asr1/exp/demo
-PYTEST = $(PYTHON) -m pytest
+# One process a core, one thread a process.
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
 SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run tests/shell/fake_python)
 
 .PHONY: help setup demo test test_slow lint format clean
@@ -39,7 +40,7 @@ format: setup  ## bring Python and shell files into the form that lint asks for
 	$(BIN)ruff format .
 	$(BIN)shfmt -i 4 -ci -w $(SHELL_FILES)
 
-clean:  ## remove caches and what recipes wrote; .venv stays
+clean:  ## remove caches and the demo; .venv and what recipes wrote stay
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build
-	rm -rf egs/*/*/data egs/*/*/dump egs/*/*/exp
+	rm -rf $(DEMO_DIR)
 	find espnet_lite tests tools egs -name __pycache__ -type d -prune -exec rm -rf {} +

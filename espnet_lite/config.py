@@ -44,6 +44,10 @@ def _yaml_loader():
             seen = {}
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
+                if isinstance(key, (dict, list)):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"a key is {key}, expected text", key_node.start_mark
+                    )
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key '{key}' stands twice", key_node.start_mark
@@ -91,9 +95,13 @@ def read_yaml(path: Path | str) -> dict:
 
 
 def choice(family: Family, default: str) -> typing.Any:
-    """Return a dataclass field whose value is the config of one member of `family`."""
+    """Return a dataclass field whose value is the config of one member of `family`.
+
+    A mapping without `name:` changes fields of the member named `default`.
+    """
     return dataclasses.field(
-        default_factory=lambda: family[default][0](), metadata={"family": family}
+        default_factory=lambda: family[default][0](),
+        metadata={"family": family, "default": default},
     )
 
 
@@ -126,6 +134,7 @@ def _build(schema: type, value: object, key: str, faults: _Faults) -> object:
     if not isinstance(value, dict):
         faults.append(f"{key or 'top'}: expected a mapping, found {_shown(value)}")
         return None
+    before = len(faults)
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     built = {}
@@ -139,7 +148,7 @@ def _build(schema: type, value: object, key: str, faults: _Faults) -> object:
         no_default = field.default is dataclasses.MISSING
         if name not in value and no_default and field.default_factory is dataclasses.MISSING:
             faults.append(f"missing key '{f'{key}.{name}' if key else name}'")
-    if faults:
+    if len(faults) > before:
         return None
     try:
         return schema(**built)
@@ -157,8 +166,12 @@ def _convert(field, hint, value, key: str, faults: _Faults) -> object:
     import typeguard
 
     try:
-        typeguard.check_type(value, hint)
-        fits = not (isinstance(value, bool) and hint in (int, float))  # bool is an int in Python
+        typeguard.check_type(
+            value,
+            hint,
+            collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
+        )
+        fits = not _is_bool_for_number(hint, value)
     except typeguard.TypeCheckError:
         fits = False
     if not fits:
@@ -170,6 +183,8 @@ def _convert_choice(metadata, value, key: str, faults: _Faults) -> object:
     family = metadata["family"]
     if value is None and metadata.get("optional"):
         return None
+    if isinstance(value, dict) and "name" not in value and "default" in metadata:
+        value = {"name": metadata["default"], **value}
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         faults.append(f"{key}: expected a mapping with 'name', one of {', '.join(family)}")
         return None
@@ -192,6 +207,15 @@ def _plain_to_type(hint, value):
             item = (typing.get_args(option) or (object,))[0]
             return tuple(_plain_to_type(item, part) for part in value)
     return value
+
+
+def _is_bool_for_number(hint, value) -> bool:
+    """Return True where a bool, an int in Python, stands for a number."""
+    if isinstance(value, tuple):
+        item = (typing.get_args(hint) or (object,))[0]
+        return any(_is_bool_for_number(item, part) for part in value)
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    return isinstance(value, bool) and bool not in options and bool({int, float} & {*options})
 
 
 def _is_union(hint) -> bool:

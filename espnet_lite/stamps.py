@@ -161,6 +161,13 @@ def _config_values(spec: str) -> dict[str, object]:
     return flat
 
 
+def _config_name(spec: str) -> str:
+    """Return the section of FILE#section, else FILE: two files that agree in a section are alike to
+    a stage that depends on no more than that."""
+    path, _, section = spec.partition("#")
+    return section or path
+
+
 def _missing(paths: list[Path]) -> list[Path]:
     return [path for path in paths if not path.exists()]
 
@@ -171,7 +178,7 @@ def resolve(stage: Stage, last: dict) -> dict:
     return {
         "options": stage.options,
         "given_options": given,
-        "configs": {spec: _config_values(spec) for spec in stage.configs},
+        "configs": {_config_name(spec): _config_values(spec) for spec in stage.configs},
         "inputs": _fingerprints(stage.inputs, last.get("inputs", {})),
     }
 
@@ -210,13 +217,13 @@ def differences(stage: Stage, last: dict, now: dict) -> list[str]:
     """Return in words what changed since the stamp `last` was written."""
     changes = _changes("--", last["options"], now["options"])
     changes += _changes("--", last["given_options"], now["given_options"])
-    for spec in sorted({*last["configs"], *now["configs"]}):
-        old, new = last["configs"].get(spec), now["configs"].get(spec)
-        file = spec.partition("#")[0]
+    files = {_config_name(spec): spec.partition("#")[0] for spec in stage.configs}
+    for name in sorted({*last["configs"], *now["configs"]}):
+        old, new = last["configs"].get(name), now["configs"].get(name)
         if old is None or new is None:
-            changes.append(f"{file} is {'no longer' if new is None else 'newly'} its config")
+            changes.append(f"{name} is {'no longer' if new is None else 'newly'} its config")
         else:
-            changes += _changes(f"{file}: ", old, new)
+            changes += _changes(f"{files[name]}: ", old, new)
     return changes + _file_changes(last["inputs"], now["inputs"])
 
 

@@ -212,3 +212,16 @@ def test_a_stamp_that_is_none(two):
     stages["make"].stamp.write_text("{")
     with pytest.raises(InputError, match=r"make\.json: not a stamp; remove it: rm "):
         stamps.check(stages, "make")
+
+
+def test_two_configs_that_agree_in_a_section_are_one_config_to_a_stage(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: {mels: 80}\nlr: 1\n")
+    (tmp_path / "b.yaml").write_text("model: {mels: 80}\nlr: 2\n")
+    stages = [
+        stamps.Stage(2, "dump", configs=[f"{tmp_path / name}#model.mels"])
+        for name in ("a.yaml", "b.yaml")
+    ]
+    assert (
+        stamps.differences(stages[1], stamps.resolve(stages[0], {}), stamps.resolve(stages[1], {}))
+        == []
+    )

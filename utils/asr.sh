@@ -95,9 +95,11 @@ if [[ -n $speed_factors ]]; then
     set_list+=("data.speed_factors=[${speed_factors// /, }]")
 fi
 
-front_end_list=() # of --set, what changes the features and so their statistics
+# What the statistics of the features depend on, in the config and in --set.
+feature_keys=(model.front_end.name model.front_end.num_mels model.front_end.sample_rate)
+front_end_list=()
 for override in "${set_list[@]}"; do
-    [[ $override != model.front_end* ]] || front_end_list+=("$override")
+    [[ " ${feature_keys[*]} " != *" ${override%%=*} "* ]] || front_end_list+=("$override")
 done
 
 # What each stage is made from: a stage runs again when one of these changed.
@@ -109,7 +111,7 @@ describe 2 dump "validate, cut, resample, drop too short or long with counts; CM
     @stamp "$dumpdir/.stamps/dump.json" @after data \
     @option "sets=${all_list[*]}" "sample_rate=$sample_rate" "min_seconds=$min_seconds" \
     "max_seconds=$max_seconds" "channel=$channel" "allow_pipes=$allow_pipes" \
-    "${front_end_list[@]/#/set }" @config "$asr_config#model.front_end" \
+    "${front_end_list[@]/#/set }" @config "${feature_keys[@]/#/$asr_config#}" \
     @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" "$cmvn"
 describe 3 tokens "token table and tokenizer of the training text → $tokens" \
     @stamp "$dumpdir/.stamps/tokens_$token_name.json" @after dump \

@@ -135,7 +135,8 @@ def save_cmvn(path: Path | str, statistics: CmvnStatistics, features: dict) -> N
     metadata = {"frames": str(statistics.frames), "features": json.dumps(features, sort_keys=True)}
     tensors = {"total": statistics.total, "total_squares": statistics.total_squares}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        # Not save_file: its full disk is no OSError.
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata=metadata))
 
 
 def load_cmvn(path: Path | str) -> tuple[CmvnStatistics, dict]:

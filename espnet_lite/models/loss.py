@@ -16,4 +16,4 @@ class Loss:
 
     total: Tensor
     count: int
-    metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
+    metrics: dict[str, tuple[Tensor | float, float | int]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ class DotProductAttention(nn.Module):
         value: Float[Tensor, "batch heads keys head_dim"],
         mask: Bool[Tensor, "#batch #heads #queries keys"] | None = None,
     ) -> Float[Tensor, "batch heads queries head_dim"]:
-        """Return the mixed values; a query that may see no key gets the mean of all values."""
+        """Return the mixed values; a query that may see no key gets some mix of all values."""
         if query.device.type != "cpu":
             return functional.scaled_dot_product_attention(
                 query, key, value, mask, self.dropout.p if self.training else 0.0

@@ -10,7 +10,7 @@ class Averages:
         """Start empty, or from what `state` returned."""
         self.sums = sums or {}
 
-    def add(self, metrics: dict[str, tuple[Tensor | float, float]]) -> None:
+    def add(self, metrics: dict[str, tuple[Tensor | float, float | int]]) -> None:
         """Add one batch's metrics."""
         for name, (total, count) in metrics.items():
             held = self.sums.setdefault(name, [0.0, 0.0])

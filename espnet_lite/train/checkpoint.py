@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `update_<n>` that appears by a rename once it is whole:
     model.safetensors      weights
-    optimizer.safetensors  moments, keyed `<parameter>.<state>`
+    optimizer.safetensors  moments, keyed `<parameter>|<state>`
     rng.safetensors        state of torch's generators (dropout)
     state.json             update, epoch, position, seconds used, running sums, versions
 """
@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from espnet_lite.errors import InputError
@@ -27,7 +27,7 @@ def folder_name(update: int) -> str:
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write weights as safetensors, whole or not at all."""
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+        _write(temporary, weights)
 
 
 def save_checkpoint(
@@ -35,9 +35,9 @@ def save_checkpoint(
 ) -> None:
     """Write one checkpoint folder; on a full disk the earlier ones stay and one line is raised."""
     with atomic_folder(folder) as temporary:
-        save_file(_owned(model.state_dict()), temporary / "model.safetensors")
-        save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
-        save_file(_rng_tensors(), temporary / "rng.safetensors")
+        _write(temporary / "model.safetensors", model.state_dict())
+        _write(temporary / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+        _write(temporary / "rng.safetensors", _rng_tensors())
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
@@ -90,8 +90,10 @@ def average_weights(paths: list[Path]) -> dict[str, Tensor]:
     return mean
 
 
-def _owned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors; a full disk is an OSError, which safetensors' own writer hides."""
+    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(owned))
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class TrainState:
     core_seconds: float = 0.0  # processor time of the process
     audio_seconds: float = 0.0  # seen, unpadded
     since_best: int = 0  # validations without a new best
-    best: list[list[float]] = field(default_factory=list)  # [criterion, update], best first
+    best: list[list[float | int]] = field(default_factory=list)  # [criterion, update], best first
     sums: dict[str, list[float]] = field(default_factory=dict)  # since the last log line
 
 
@@ -136,7 +136,8 @@ class Trainer:
 
     def _update(self, stream: Iterator[Batch]) -> float:
         """Do one update from `accumulate` batches and return the norm of the gradient."""
-        started, averages, count, names = time.perf_counter(), Averages(self.state.sums), 0, []
+        started, averages = time.perf_counter(), Averages(self.state.sums)
+        total, count, names = 0.0, 0, []
         for _ in range(self.options.accumulate):
             asked = time.perf_counter()
             batch = next(stream)
@@ -149,21 +150,22 @@ class Trainer:
                 loss = self.model(batch)
             loss.total.backward()
             averages.add(loss.metrics)
+            total += float(loss.total.detach())
             count += loss.count
             names += batch.ids
         self.state.sums = averages.state()
-        norm = self._step(count, names)
+        norm = self._step(total / count, count, names)
         self._interval["wall"] += time.perf_counter() - started
         return norm
 
-    def _step(self, count: int, names: list[str]) -> float:
+    def _step(self, loss: float, count: int, names: list[str]) -> float:
         """Divide the gradient by the items it sums over, clip it, and step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients, foreach=True)) / count
-        if not torch.isfinite(torch.tensor(norm)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise InputError(
-                f"the gradient's norm is {norm} before update {self.state.update + 1}, in the batch"
-                f" of utterances {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
+                f"the loss is {loss} and its gradient's norm {norm} before update"
+                f" {self.state.update + 1}, in the batch of utterances {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
                 where=self.folder,
                 fix="listen to these utterances, or lower train.optimizer.lr; the last checkpoint"
                 " is untouched",
@@ -266,7 +268,7 @@ class Trainer:
         paths = [self._best_path(update) for _, update in self.state.best]
         return average_weights(paths)
 
-    def _best_path(self, update: float) -> Path:
+    def _best_path(self, update: float | int) -> Path:
         return self.folder / "checkpoints" / f"best_{int(update):08d}.safetensors"
 
     def _out_of_patience(self) -> bool:

@@ -47,7 +47,7 @@ class Recipe:
         for name, text in (("run.sh", RUN_SH), ("local/data.sh", DATA_SH)):
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o755)
-        self.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {mels: 80}}")
+        self.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 80}}")
         self.write_config("quantize_bf16.yaml", "weights: bf16")
         self.write_config("decode_greedy.yaml", "method: greedy")
 
@@ -176,7 +176,7 @@ def test_a_second_run_finds_everything_up_to_date(finished):
 
 def test_options_reach_the_programs_that_take_them(recipe):
     words = (
-        "--dry-run --vocab-size=7 --vocab_size 8 --nj 3 --set a.b=1 --set model.front_end.mels=40"
+        "--dry-run --vocab-size=7 --vocab_size 8 --nj 3 --set a.b=1 --set model.front_end.num_mels=40"
     )
     out = recipe.run(
         *words.split(), "--exp_tag", "a b", "--set=c=x y", "--speed_factors", "0.9 1.1"
@@ -187,10 +187,10 @@ def test_options_reach_the_programs_that_take_them(recipe):
     assert "--vocab_size 8 " in commands["make_tokens"]  # the later of two wins
     assert "--expdir exp/asr_bpe8_a\\ b" in commands["train_asr"]
     assert commands["train_asr"].endswith(
-        r" --set a.b=1 --set model.front_end.mels=40 --set c=x\ y"
+        r" --set a.b=1 --set model.front_end.num_mels=40 --set c=x\ y"
         r" --set data.speed_factors=\[0.9\,\ 1.1\]"
     )
-    assert commands["compute_cmvn"].endswith(".safetensors --set model.front_end.mels=40")
+    assert commands["compute_cmvn"].endswith(".safetensors --set model.front_end.num_mels=40")
     assert commands["decode_asr"].endswith("--nj 3")
 
 
@@ -226,7 +226,7 @@ def test_a_stage_without_its_upstream_is_refused_with_the_command(recipe):
 
 
 def test_a_changed_training_config_reruns_training_and_refuses_decoding_alone(finished):
-    finished.write_config("train_asr.yaml", "train: {updates: 20}\nmodel: {front_end: {mels: 80}}")
+    finished.write_config("train_asr.yaml", "train: {updates: 20}\nmodel: {front_end: {num_mels: 80}}")
     err = finished.run("--stage", "decode", code=2)
     assert (
         "stage 9 decode: needs stage 6 finetune, which is stale: conf/train_asr.yaml: "
@@ -247,10 +247,10 @@ def test_a_comment_or_a_new_date_changes_nothing(finished):
 
 @pytest.mark.slow
 def test_a_change_of_the_front_end_alone_reaches_the_statistics(finished):
-    finished.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {mels: 40}}")
+    finished.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 40}}")
     out = finished.run("--stop_stage", "dump")
     assert finished.stages_run(out) == ["dump"]
-    assert "stage 2 dump: conf/train_asr.yaml: model.front_end.mels 80 → 40" in out
+    assert "stage 2 dump: conf/train_asr.yaml: model.front_end.num_mels 80 → 40" in out
 
 
 @pytest.mark.slow

@@ -1,0 +1,205 @@
+"""train_asr and compute_cmvn as programs: ends, signals, refusals, full disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from espnet_lite.bin import compute_cmvn, train_asr
+from espnet_lite.features.cmvn import load_cmvn
+from espnet_lite.text.tokenizer import train_tokenizer
+
+YAML = """\
+model:
+  front_end: {name: log_mel, num_mels: 20, channels: 3}
+  encoder: {name: transformer, dim: 16, layers: 1, heads: 2, feed_forward: 16}
+data: {batch_seconds: 1.2}
+train:
+  updates: 6
+  log_every: 2
+  validate_every: 3
+  save_every: 2
+  average_best: 2
+  schedule: {name: warmup_cosine, warmup_updates: 2}
+"""
+
+# Limits the size of any file this process writes: for a writer, a disk that is full.
+LIMITED = """
+import resource, sys
+from espnet_lite.bin.train_asr import main
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), hard))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def global_state_is_put_back():
+    precision = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng():
+        yield
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Return a folder with dump/train, dump/dev, tokens, conf.yaml and cmvn.safetensors."""
+    root = tmp_path_factory.mktemp("corpus")
+    texts = ("ab", "ba", "b", "aab")
+    for name, count in (("train", 8), ("dev", 3)):
+        folder = root / "dump" / name
+        folder.mkdir(parents=True)
+        tables = {"wav.scp": "", "text": "", "utt2spk": "", "utt2num_samples": ""}
+        for i in range(count):
+            key, size = f"{name}{i}", 4000 + 600 * i
+            samples = np.random.default_rng(i).normal(scale=0.1, size=size)
+            soundfile.write(folder / f"{key}.wav", samples, 16000, subtype="PCM_16")
+            tables["wav.scp"] += f"{key} {folder / key}.wav\n"
+            tables["text"] += f"{key} {texts[i % 4]}\n"
+            tables["utt2spk"] += f"{key} {key}\n"
+            tables["utt2num_samples"] += f"{key} {size}\n"
+        for table, text in tables.items():
+            (folder / table).write_text(text)
+    train_tokenizer("char", texts).save(root / "tokens")
+    (root / "conf.yaml").write_text(YAML)
+    arguments = ["--data_dirs", str(root / "dump/train"), "--config", str(root / "conf.yaml")]
+    assert compute_cmvn.main([*arguments, "--output", str(root / "cmvn.safetensors")]) == 0
+    return root
+
+
+@pytest.fixture
+def arguments(corpus, tmp_path) -> list[str]:
+    return [
+        *("--config", str(corpus / "conf.yaml"), "--tokenizer", str(corpus / "tokens")),
+        *("--train_dirs", str(corpus / "dump/train"), "--dev_dirs", str(corpus / "dump/dev")),
+        *("--cmvn", str(corpus / "cmvn.safetensors"), "--expdir", str(tmp_path / "exp")),
+        *("--device", "cpu"),
+    ]
+
+
+def start(arguments: list[str], expdir, *, script=("-m", "espnet_lite.bin.train_asr")):
+    return subprocess.Popen(
+        [sys.executable, *script, *arguments, "--expdir", str(expdir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_checkpoint(expdir, process) -> None:
+    """Wait until the process has saved a checkpoint that it goes on from."""
+    end = time.monotonic() + 120
+    while not list((expdir / "checkpoints").glob("update_*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_statistics_are_the_mean_over_all_frames(corpus):
+    statistics, features = load_cmvn(corpus / "cmvn.safetensors")
+    sizes = [4000 + 600 * i for i in range(8)]
+    assert statistics.frames == sum(1 + (size - 400) // 160 for size in sizes)
+    assert features == {"kind": "log_mel", "num_mels": 20, "sample_rate": 16000}
+
+
+def test_a_training_leaves_model_record_config_and_command(corpus, arguments, tmp_path, capsys):
+    assert train_asr.main(arguments) == 0
+    exp = tmp_path / "exp"
+    record = json.loads((exp / "model.json").read_text())
+    weights = load_file(exp / "model.safetensors")
+    assert record["updates"] == 6 and record["seed"] == 1 and record["train_utterances"] == 8
+    buffers = {"front_end.cmvn.mean", "front_end.cmvn.inverse_std"}
+    learned = sum(v.numel() for k, v in weights.items() if k not in buffers)
+    assert record["parameters"] == learned
+    seconds = sum(4000 + 600 * i for i in range(8)) / 16000
+    assert record["train_hours"] == round(seconds / 3600, 3)
+    statistics, _ = load_cmvn(corpus / "cmvn.safetensors")
+    torch.testing.assert_close(
+        weights["front_end.cmvn.mean"].double(), statistics.mean(), atol=1e-5, rtol=1e-6
+    )
+    assert (exp / "tokenizer/tokens.txt").read_text() == (corpus / "tokens/tokens.txt").read_text()
+    assert "--expdir" in (exp / "run.sh").read_text()
+
+    # A changed key is refused, a longer training goes on, --fresh starts in a new folder.
+    capsys.readouterr()
+    assert train_asr.main([*arguments, "--set", "train.optimizer.lr=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for part in ("train.optimizer.lr 0.001 -> 0.5", "--exp_tag", "--fresh", str(exp)):
+        assert part in error
+    assert train_asr.main([*arguments, "--set", "train.updates=8"]) == 0
+    assert "going on after update 6" in capsys.readouterr().out
+    assert json.loads((exp / "model.json").read_text())["updates"] == 8
+    assert train_asr.main([*arguments, "--set", "train.updates=2", "--fresh"]) == 0
+    (aside,) = tmp_path.glob("exp.old-*")
+    assert json.loads((aside / "model.json").read_text())["updates"] == 8
+    assert json.loads((exp / "model.json").read_text())["updates"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "train.udpates=3"], "unknown key 'train.udpates' (did you mean 'updates'?)"),
+        (["--set", "train.updates=NO"], "train.updates: expected int, found str 'NO'"),
+        (["--set", "model.front_end.num_mels=40"], "'num_mels': 20"),
+        (["--cmvn", "none.safetensors"], "none.safetensors: no such file"),
+        (["--tokenizer", "none"], "none/tokenizer.json: no such file"),
+        (["--train_dirs", "none"], "none"),
+        (["--config", "none.yaml"], "none.yaml: no such file"),
+    ],
+)
+def test_faults_are_one_line_and_exit_code_2(arguments, capsys, change, message):
+    assert train_asr.main([*arguments, *change]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_earlier_one(arguments, tmp_path):
+    exp = tmp_path / "exp"
+    assert train_asr.main([*arguments, "--set", "train.updates=2"]) == 0
+    before = (exp / "checkpoints/update_00000002/model.safetensors").read_bytes()
+    process = start(["6000", *arguments], exp, script=("-c", LIMITED))
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2, error
+    last = error.splitlines()[-1]
+    assert last.startswith("error: ") and "cannot write: File too large" in last
+    assert "Traceback" not in error
+    assert [path.name for path in (exp / "checkpoints").glob("*update_*")] == ["update_00000002"]
+    assert (exp / "checkpoints/update_00000002/model.safetensors").read_bytes() == before
+    assert train_asr.main(arguments) == 0  # with space again it goes on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_that_was_ended_goes_on_to_the_bit(arguments, tmp_path, number):
+    options = [*arguments, "--set", "train.updates=400", "--set", "train.validate_every=100"]
+    straight = start(options, tmp_path / "straight")
+    assert straight.communicate(timeout=300) and straight.returncode == 0
+    ended = start(options, tmp_path / "ended")
+    wait_for_checkpoint(tmp_path / "ended", ended)
+    ended.send_signal(number)
+    output, _ = ended.communicate(timeout=300)
+    assert not (tmp_path / "ended/model.safetensors").exists(), "ended too late to be a test"
+    if number == signal.SIGKILL:
+        assert ended.returncode == -signal.SIGKILL
+    else:
+        assert ended.returncode == 75 and "run again to go on" in output
+    again = start(options, tmp_path / "ended")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "going on after update" in output
+    first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "ended"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    losses = []
+    for name in ("straight", "ended"):
+        lines = (tmp_path / name / "train.jsonl").read_text().splitlines()
+        losses.append([(e["kind"], e["update"], e["loss"]) for e in map(json.loads, lines)])
+    assert losses[0] == losses[1] and len(losses[0]) == 204

@@ -1,0 +1,150 @@
+"""Every encoder of the family: shapes, lengths, padding, layers, gradients, save and load."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.nn.masks import valid_mask
+
+# Small members of each family; a new encoder needs a line here.
+SMALL = {
+    "transformer": [
+        {"dim": 16, "layers": 3, "heads": 2, "feed_forward": 24},
+        {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24, "positions": "rotary"},
+    ]
+}
+CASES = [(name, numbers) for name in ENCODERS for numbers in SMALL[name]]
+LENGTHS = torch.tensor([9, 4, 1])
+
+
+def build(name: str, numbers: dict, *, dropout: float = 0.0) -> torch.nn.Module:
+    schema, encoder = ENCODERS[name]
+    torch.manual_seed(0)
+    return encoder(schema(**numbers, dropout=dropout))
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].get('positions', 'default')}")
+def encoder(request):
+    """Return an encoder without dropout, in evaluation mode."""
+    return build(*request.param).eval()
+
+
+@pytest.fixture
+def features():
+    return torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_output_has_the_encoders_width_and_the_lengths(encoder, features):
+    output = encoder(features, LENGTHS)
+    assert output.encoded.shape == (3, 9, encoder.dim)
+    assert torch.equal(output.lengths, LENGTHS)
+    assert output.layers is None
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_never_changes_a_valid_frame(encoder, features, training):
+    encoder.train(training)
+    with torch.no_grad():
+        batched = encoder(features, LENGTHS).encoded
+        loud = features.masked_fill(~valid_mask(LENGTHS, 9)[..., None], 1e3)
+        changed = encoder(loud, LENGTHS).encoded
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = encoder(features[row : row + 1, :length], LENGTHS[row : row + 1]).encoded
+            torch.testing.assert_close(batched[row, :length], alone[0], atol=2e-6, rtol=1e-5)
+            assert torch.equal(batched[row, :length], changed[row, :length])
+
+
+def test_padding_gets_no_gradient(encoder, features):
+    encoder.train()
+    features.requires_grad_()
+    valid = valid_mask(LENGTHS, 9)
+    encoder(features, LENGTHS).encoded[valid].square().sum().backward()
+    assert float(features.grad[~valid].abs().max()) == 0.0
+    assert (features.grad[valid].abs().sum(-1) > 0).all()
+
+
+def test_layers_are_the_input_and_each_blocks_output(encoder, features):
+    output = encoder(features, LENGTHS, return_layers=True)
+    assert len(output.layers) == len(encoder.blocks) + 1
+    assert torch.equal(output.layers[0], features)
+    assert all(layer.shape == output.encoded.shape for layer in output.layers)
+    torch.testing.assert_close(encoder.norm(output.layers[-1]), output.encoded)
+    assert torch.equal(encoder(features, LENGTHS).encoded, output.encoded)
+    seen = []
+    encoder.blocks[0].register_forward_hook(lambda *args: seen.append(args[2]))
+    encoder(features, LENGTHS)
+    assert torch.equal(seen[0], output.layers[1])
+
+
+def test_every_parameter_gets_a_gradient(encoder, features):
+    encoder.train()
+    encoded = encoder(features, LENGTHS).encoded
+    (encoded * torch.randn_like(encoded))[valid_mask(LENGTHS, 9)].sum().backward()
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("key.bias"):  # moves all scores of a query alike: softmax ignores it
+            continue
+        assert float(parameter.grad.abs().max()) > 1e-6, name
+
+
+def test_saved_weights_give_the_same_output(encoder, features):
+    schema, kind = ENCODERS[next(n for n, (s, _) in ENCODERS.items() if s is type(encoder.config))]
+    other = kind(schema(**dataclasses.asdict(encoder.config))).eval()
+    assert not torch.equal(other(features, LENGTHS).encoded, encoder(features, LENGTHS).encoded)
+    other.load_state_dict(load(save(encoder.state_dict())))
+    assert torch.equal(other(features, LENGTHS).encoded, encoder(features, LENGTHS).encoded)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 8])
+def test_any_number_of_frames(encoder, frames):
+    output = encoder(torch.randn(1, frames, 16), torch.tensor([frames]))
+    assert output.encoded.shape == (1, frames, 16)
+    assert torch.isfinite(output.encoded).all()
+
+
+def test_an_utterance_without_frames_leaves_the_others_alone(encoder, features):
+    encoder.train()
+    lengths = torch.tensor([9, 0, 1])
+    output = encoder(features, lengths)
+    torch.testing.assert_close(
+        output.encoded[0], encoder(features[:1], lengths[:1]).encoded[0], atol=2e-6, rtol=1e-5
+    )
+    assert torch.isfinite(output.encoded).all()
+    output.encoded[valid_mask(lengths, 9)].sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize(("name", "numbers"), CASES)
+def test_dropout_acts_in_training_only_and_follows_torchs_generator(name, numbers, features):
+    encoder = build(name, numbers, dropout=0.3)
+    state = torch.get_rng_state()
+    first, second = encoder(features, LENGTHS).encoded, encoder(features, LENGTHS).encoded
+    torch.set_rng_state(state)
+    assert torch.equal(encoder(features, LENGTHS).encoded, first)
+    assert not torch.equal(first, second)
+    plain = build(name, numbers).eval()
+    assert torch.equal(encoder.eval()(features, LENGTHS).encoded, plain(features, LENGTHS).encoded)
+
+
+@pytest.mark.parametrize(("name", "numbers"), CASES)
+def test_order_of_frames_matters(name, numbers, features):
+    """A Transformer without positions would give the same frames in another order."""
+    encoder = build(name, numbers).eval()
+    lengths = torch.tensor([9, 9, 9])
+    turned = encoder(features.flip(1), lengths).encoded.flip(1)
+    assert not torch.allclose(turned, encoder(features, lengths).encoded, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"dim": 18, "heads": 4}, "dim 18 is not a multiple of 2 × heads 4"),
+        ({"positions": "absolute"}, "positions 'absolute' is not one of sinusoidal, rotary"),
+        ({"activation": "tanh"}, "activation 'tanh' is not one of relu, gelu, swish"),
+    ],
+)
+def test_senseless_transformers_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        ENCODERS["transformer"][0](**numbers)
