@@ -227,7 +227,7 @@ def test_frames_needed_is_the_shortest_path(text):
         for frames in range(1, 8)
         if any(collapsed(p) == text for p in itertools.product(range(3), repeat=frames))
     )
-    padded = torch.tensor([text + [-1, -1]])
+    padded = torch.tensor([[*text, -1, -1]])
     assert frames_needed(padded, torch.tensor([len(text)])).tolist() == [shortest]
 
 

@@ -14,7 +14,7 @@ def subsampling():
 
 def convolved(x: torch.Tensor, conv: torch.nn.Conv2d) -> torch.Tensor:
     """Return relu of a 3×3 convolution of stride 2 of (channels, frames, bins), by loops."""
-    channels, frames, bins = x.shape
+    _, frames, bins = x.shape
     out = torch.zeros(conv.out_channels, (frames - 3) // 2 + 1, (bins - 3) // 2 + 1)
     for o in range(out.size(0)):
         for t in range(out.size(1)):
