@@ -196,8 +196,8 @@ def test_all_faults_come_at_once():
 def test_missing_keys_and_sections_that_are_no_mappings():
     assert fault({}, Required) == "c.yaml: missing key 'size'"
     assert "inner: expected a mapping, found int 3" in fault({"inner": 3})
-    assert "shape: expected a mapping with 'name', one of square, circle" in fault(
-        {"shape": {"side": 1.0}}
+    assert "hole: expected a mapping with 'name', one of square, circle" in fault(
+        {"hole": {"side": 1.0}}
     )
     assert "shape: expected a mapping with 'name'" in fault({"shape": None})
 
@@ -207,6 +207,11 @@ def test_choices_carry_their_class():
     assert config.shape == Circle(radius=2.0) and config.hole is None
     assert name_of(SHAPES, config.shape) == "circle"
     assert build_class(SHAPES, config.shape) == "draw a circle"
+
+
+def test_a_choice_without_a_name_is_the_default_one():
+    assert from_plain(Outer, {"shape": {"side": 2.0}}).shape == Square(side=2.0)
+    assert "unknown key 'shape.radius'" in fault({"shape": {"radius": 2.0}})
 
 
 def test_overrides_win_over_the_file(tmp_path):

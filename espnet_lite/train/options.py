@@ -33,6 +33,9 @@ class TrainOptions:
             raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads {self.threads} is not at least 1")
-        for key in ("updates", "accumulate", "log_every", "validate_every", "average_best"):
+        for key in (
+            *("updates", "accumulate", "log_every", "validate_every", "save_every"),
+            "average_best",
+        ):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} {getattr(self, key)} is not at least 1")

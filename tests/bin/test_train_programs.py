@@ -75,19 +75,23 @@ def corpus(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def arguments(corpus, tmp_path) -> list[str]:
+def arguments_for(corpus, expdir) -> list[str]:
     return [
         *("--config", str(corpus / "conf.yaml"), "--tokenizer", str(corpus / "tokens")),
         *("--train_dirs", str(corpus / "dump/train"), "--dev_dirs", str(corpus / "dump/dev")),
-        *("--cmvn", str(corpus / "cmvn.safetensors"), "--expdir", str(tmp_path / "exp")),
+        *("--cmvn", str(corpus / "cmvn.safetensors"), "--expdir", str(expdir)),
         *("--device", "cpu"),
     ]
 
 
-def start(arguments: list[str], expdir, *, script=("-m", "espnet_lite.bin.train_asr")):
+@pytest.fixture
+def arguments(corpus, tmp_path) -> list[str]:
+    return arguments_for(corpus, tmp_path / "exp")
+
+
+def start(arguments: list[str], *, script=("-m", "espnet_lite.bin.train_asr")):
     return subprocess.Popen(
-        [sys.executable, *script, *arguments, "--expdir", str(expdir)],
+        [sys.executable, *script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -163,11 +167,12 @@ def test_faults_are_one_line_and_exit_code_2(arguments, capsys, change, message)
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_keeps_the_earlier_one(arguments, tmp_path):
     exp = tmp_path / "exp"
     assert train_asr.main([*arguments, "--set", "train.updates=2"]) == 0
     before = (exp / "checkpoints/update_00000002/model.safetensors").read_bytes()
-    process = start(["6000", *arguments], exp, script=("-c", LIMITED))
+    process = start(["6000", *arguments], script=("-c", LIMITED))
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error
     last = error.splitlines()[-1]
@@ -178,28 +183,39 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_earlier_one(arguments, tmp_path):
     assert train_asr.main(arguments) == 0  # with space again it goes on
 
 
+LONG = ["--set", "train.updates=200", "--set", "train.validate_every=100"]
+
+
+@pytest.fixture(scope="module")
+def straight(corpus, tmp_path_factory):
+    """Return the folder of a training of 200 updates that nothing ended."""
+    expdir = tmp_path_factory.mktemp("straight") / "exp"
+    process = start([*arguments_for(corpus, expdir), *LONG])
+    assert process.communicate(timeout=300) and process.returncode == 0
+    return expdir
+
+
+def losses(expdir) -> list[tuple]:
+    lines = (expdir / "train.jsonl").read_text().splitlines()
+    return [(e["kind"], e["update"], e["loss"]) for e in map(json.loads, lines)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
-def test_a_process_that_was_ended_goes_on_to_the_bit(arguments, tmp_path, number):
-    options = [*arguments, "--set", "train.updates=400", "--set", "train.validate_every=100"]
-    straight = start(options, tmp_path / "straight")
-    assert straight.communicate(timeout=300) and straight.returncode == 0
-    ended = start(options, tmp_path / "ended")
-    wait_for_checkpoint(tmp_path / "ended", ended)
+def test_a_process_that_was_ended_goes_on_to_the_bit(straight, arguments, tmp_path, number):
+    exp = tmp_path / "exp"
+    ended = start([*arguments, *LONG])
+    wait_for_checkpoint(exp, ended)
     ended.send_signal(number)
     output, _ = ended.communicate(timeout=300)
-    assert not (tmp_path / "ended/model.safetensors").exists(), "ended too late to be a test"
+    assert not (exp / "model.safetensors").exists(), "ended too late to be a test"
     if number == signal.SIGKILL:
         assert ended.returncode == -signal.SIGKILL
     else:
         assert ended.returncode == 75 and "run again to go on" in output
-    again = start(options, tmp_path / "ended")
+    again = start([*arguments, *LONG])
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0 and "going on after update" in output
-    first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("straight", "ended"))
+    first, second = (load_file(folder / "model.safetensors") for folder in (straight, exp))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    losses = []
-    for name in ("straight", "ended"):
-        lines = (tmp_path / name / "train.jsonl").read_text().splitlines()
-        losses.append([(e["kind"], e["update"], e["loss"]) for e in map(json.loads, lines)])
-    assert losses[0] == losses[1] and len(losses[0]) == 204
+    assert losses(straight) == losses(exp) and len(losses(exp)) == 102
