@@ -9,6 +9,8 @@ YAML it is a mapping with `name:` and the fields of that member's dataclass.
 
 import dataclasses
 import difflib
+import math
+import operator
 import re
 import types
 import typing
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_lite.errors import InputError
-from espnet_lite.files import read_lines, write_text
+from espnet_lite.files import read_lines
 
 Family = Mapping[str, tuple[type, object]]
 
@@ -113,6 +115,37 @@ def optional_choice(family: Family) -> typing.Any:
 def name_of(family: Family, config: object) -> str:
     """Return the name under which `family` lists the class of `config`."""
     return next(name for name, (schema, _) in family.items() if type(config) is schema)
+
+
+def check_numbers(
+    config: object,
+    names: str,
+    *,
+    at_least: float | int | None = None,
+    above: float | int | None = None,
+    at_most: float | int | None = None,
+    below: float | int | None = None,
+) -> None:
+    """Raise a ValueError unless each of the fields `names` (or each item of a tuple) is in the range.
+
+    For `__post_init__` of a schema: `from_plain` turns it into a fault of that key. None is left
+    alone; a number that is not finite is in no range.
+    """
+    bounds = (
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    )
+    given = [(words, bound, fits) for words, bound, fits in bounds if bound is not None]
+    expected = " and ".join(f"{words} {bound}" for words, bound, _ in given)
+    for name in names.split():
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is None:
+                continue
+            if not (math.isfinite(number) and all(fits(number, bound) for _, bound, fits in given)):
+                raise ValueError(f"{name} {number} is not {expected}")
 
 
 def build_class(family: Family, config: object) -> typing.Any:
@@ -297,9 +330,3 @@ def dump_yaml(plain: object) -> str:
     for tag, pattern, first in _NUMBER_RULES:
         Dumper.add_implicit_resolver(tag, re.compile(pattern), list(first))
     return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-def save_config(path: Path | str, config: object, *, header: str = "") -> None:
-    """Write the resolved config as YAML under a comment header, whole or not at all."""
-    comment = "".join(f"# {line}\n" for line in header.splitlines())
-    write_text(path, comment + dump_yaml(to_plain(config)))

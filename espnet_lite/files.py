@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,20 +48,58 @@ def write_faults_named(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _temporary(path: Path, kind: str) -> Path:
+    """Return the hidden name beside `path` that this process gives to its "tmp" or "old"."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.{kind}")
+
+
+def _is_gone(pid: int) -> bool:
+    """Return whether what process `pid` of this host left behind belongs to nobody now."""
+    if pid == os.getpid():  # this one has not begun: a process before it had the same number
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # it runs, under another user
+        return False
+    return False
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed runs of this host left beside `path`; put back one they had set aside.
+
+    The host is part of the name: on a network folder the pid of another host tells nothing.
+    """
+    ours = re.escape(f".{path.name}.{socket.gethostname()}-")
+    for found in sorted(path.parent.glob(".*-*.*")):
+        match = re.fullmatch(ours + r"(\d+)\.(tmp|old)(\.\w+)?", found.name)
+        if match is None or not _is_gone(int(match[1])):
+            continue
+        if match[2] == "old" and not path.exists():
+            os.replace(found, path)  # killed between the two renames of atomic_folder
+        elif found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        else:
+            found.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and renamed to `path`.
 
     On an exception the temporary file is removed and `path` keeps what it had. Parent folders are
-    made. The temporary name keeps the suffix, because some writers choose their format by it.
+    made. The temporary name keeps the suffix, because some writers choose their format by it. What a
+    killed run of this host left beside `path` is removed.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = _temporary(path, f"tmp{path.suffix}")
     with write_faults_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         try:
             yield temporary
             with open(temporary, "rb+") as file:
@@ -82,14 +122,14 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on a clean exit it takes the place of `folder`.
 
     Every file in it is synced before the rename. A folder that was there before is replaced in
-    two renames, and removed only after the new one stands.
+    two renames, and removed only after the new one stands. What a killed run of this host left beside
+    `folder` is removed; a folder that it had set aside, with none in its place, is put back first.
     """
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    temporary, aside = _temporary(folder, "tmp"), _temporary(folder, "old")
     with write_faults_named(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _clear_leftovers(folder)
         temporary.mkdir()
         try:
             yield temporary
@@ -102,6 +142,8 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
             os.replace(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if aside.exists() and not folder.exists():
+                os.replace(aside, folder)
             raise
         sync_folder(folder.parent)
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,6 +1,10 @@
 """Global numeric settings of torch, made by programs and never at import."""
 
+import re
+
 import torch
+
+from espnet_lite.errors import InputError
 
 
 def use_fast_matmul(device: torch.device) -> None:
@@ -13,7 +17,21 @@ def use_fast_matmul(device: torch.device) -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; `auto` is CUDA where there is one, else the CPU."""
+    """Return the device of that name; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: neither a CPU nor a CUDA device, or one that this machine lacks.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):
+        raise InputError(f"'{name}' is not auto, cpu, cuda or cuda:NUMBER", where="--device")
+    device = torch.device(name)
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= there:
+        raise InputError(
+            f"'{name}' is not there: torch finds {there} CUDA devices on this machine",
+            where="--device",
+            fix="give auto or cpu",
+        )
+    return device

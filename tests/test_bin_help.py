@@ -34,4 +34,27 @@ def test_an_unknown_option_is_a_usage_error(program, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--no_such_option"])
     assert caught.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: unknown option '--no_such_option'; ")
+    assert err.endswith(" --help lists the options\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--modle", "a.esp"], "unknown option '--modle' (did you mean '--model'?)"),
+        (["--data-dri=d"], "unknown option '--data_dri' (did you mean '--data_dir'?)"),
+        (["--mode", "a.esp"], "unknown option '--mode' (did you mean '--model'?)"),
+        (["--nj", "two"], "argument --nj: invalid int value: 'two'"),
+        (["--nj"], "argument --nj: expected one argument"),
+        (["--nj", "2"], "the following arguments are required: --model, --data_dir"),
+    ],
+)
+def test_a_usage_error_is_one_line(arguments, expected, capsys):
+    from espnet_lite.bin.decode_asr import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {expected}") and err.count("\n") == 1

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from espnet_lite.config import (
     build_class,
+    check_numbers,
     choice,
     dump_yaml,
     from_plain,
@@ -16,7 +17,6 @@ from espnet_lite.config import (
     optional_choice,
     parse_yaml,
     read_yaml,
-    save_config,
     to_plain,
 )
 from espnet_lite.errors import InputError
@@ -254,8 +254,27 @@ def test_every_config_comes_back_from_its_yaml(config):
     assert from_plain(Outer, parse_yaml(dump_yaml(to_plain(config)))) == config
 
 
-def test_saved_config_has_its_header(tmp_path):
-    config = Outer(inner=Inner(label="NO", rate=1e-8))
-    save_config(tmp_path / "c.yaml", config, header="data\ncommand")
-    assert (tmp_path / "c.yaml").read_text().startswith("# data\n# command\ninner:\n")
-    assert load_config(tmp_path / "c.yaml", Outer) == config
+@pytest.mark.parametrize(
+    ("value", "bounds", "message"),
+    [
+        (0, {"at_least": 0}, None),
+        (-1, {"at_least": 0}, "limit -1 is not at least 0"),
+        (0, {"above": 0, "at_most": 1}, "limit 0 is not above 0 and at most 1"),
+        (1, {"above": 0, "at_most": 1}, None),
+        (2, {"above": 0, "at_most": 1}, "limit 2 is not above 0 and at most 1"),
+        (1, {"at_least": 0, "below": 1}, "limit 1 is not at least 0 and below 1"),
+        (float("nan"), {"at_least": 0}, "limit nan is not at least 0"),
+        (float("inf"), {"at_least": 0}, "limit inf is not at least 0"),
+        (None, {"at_least": 0}, None),
+        ((), {"at_least": 0}, None),
+        ((3, -4), {"at_least": 0}, "limit -4 is not at least 0"),
+    ],
+)
+def test_numbers_are_within_their_bounds(value, bounds, message):
+    config = Inner(limit=value)
+    if message is None:
+        check_numbers(config, "limit", **bounds)
+    else:
+        with pytest.raises(ValueError) as raised:
+            check_numbers(config, "limit", **bounds)
+        assert str(raised.value) == message

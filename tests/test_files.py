@@ -2,6 +2,9 @@
 
 import errno
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -85,6 +88,72 @@ def test_a_full_disk_keeps_the_old_folder(tmp_path, monkeypatch):
     ):
         (temporary / "two").write_text("2")
     assert os.listdir(tmp_path / "f") == ["one"] and os.listdir(tmp_path) == ["f"]
+
+
+KILLED = """
+import os, signal, sys
+from espnet_lite.files import atomic_folder, atomic_path
+what, where, path = sys.argv[1:]
+if where == "between the renames":
+    replace = os.replace
+    def replace_once(source, target):
+        replace(source, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.replace = replace_once
+with (atomic_folder if what == "folder" else atomic_path)(path) as temporary:
+    (temporary / "half" if what == "folder" else temporary).write_text("half")
+    if where == "inside":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_while_writing(what: str, where: str, path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, what, where, str(path)])
+    assert done.returncode == -9
+
+
+def test_the_half_folder_of_a_killed_run_is_removed_by_the_next(tmp_path):
+    kill_while_writing("folder", "inside", tmp_path / "f")
+    assert len(os.listdir(tmp_path)) == 1
+    with atomic_folder(tmp_path / "f") as temporary:
+        (temporary / "one").write_text("1")
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_the_half_file_of_a_killed_run_is_removed_by_the_next(tmp_path):
+    kill_while_writing("file", "inside", tmp_path / "a.wav")
+    (name,) = os.listdir(tmp_path)
+    assert name.endswith(".tmp.wav")
+    write_text(tmp_path / "a.wav", "whole")
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_a_folder_set_aside_by_a_killed_run_is_put_back(tmp_path):
+    with atomic_folder(tmp_path / "f") as temporary:
+        (temporary / "one").write_text("1")
+    kill_while_writing("folder", "between the renames", tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "f"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["f"] and os.listdir(tmp_path / "f") == ["one"]
+
+
+def test_temporaries_of_live_processes_and_of_other_hosts_stay(tmp_path):
+    host, alive = socket.gethostname(), os.getppid()
+    names = [
+        f".f.{host}-{alive}.tmp",  # it runs
+        ".f.elsewhere.example-1.tmp",  # nothing is known of it
+        f".g.{host}-999999999.tmp",  # of another folder
+        f".f.{host}-{alive}.old",
+    ]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / f".f.{host}-{os.getpid()}.old").mkdir()  # of an earlier process of this number
+    (tmp_path / f".f.{host}-{os.getpid()}.old" / "x").write_text("x")
+    for _ in range(2):
+        with atomic_folder(tmp_path / "f") as temporary:
+            (temporary / "one").write_text("1")
+    assert sorted(os.listdir(tmp_path)) == sorted(["f", *names])
 
 
 @pytest.mark.parametrize(

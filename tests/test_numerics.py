@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet_lite.errors import InputError
 from espnet_lite.numerics import pick_device, use_fast_matmul
 
 
@@ -35,3 +36,17 @@ def test_fast_matmul_on_cuda_is_tf32_and_not_bf16(keeps_precision):
 def test_device_by_name():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu0", "--device: 'gpu0' is not auto, cpu, cuda or cuda:NUMBER"),
+        ("meta", "--device: 'meta' is not auto, cpu, cuda or cuda:NUMBER"),
+        ("cuda:99", "--device: 'cuda:99' is not there: torch finds"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(name, message):
+    with pytest.raises(InputError) as raised:
+        pick_device(name)
+    assert message in str(raised.value)

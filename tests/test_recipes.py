@@ -78,7 +78,7 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> None:
     model.write_bytes((exp / "model_bf16.esp").read_bytes())
     out = recipe.run("--stage", "decode", "--model", str(model))
     assert stages_run(out) == ["decode", "score"]
-    decoded = [exp / "decode_greedy", folder / "exp" / "given" / "decode_greedy"]
+    decoded = [exp / "decode_greedy_bf16", folder / "exp" / "packed_given" / "decode_greedy"]
     texts = [(path / "test" / "text").read_bytes() for path in decoded]
     assert texts[0] == texts[1] and texts[0]
 

@@ -81,13 +81,14 @@ skipped=()
 if [[ -n $model ]]; then
     model_name=$(stem "$model" "")
     packed=$model
-    decode_dir=$expdir/$model_name/$decode_name
+    decode_dir=$expdir/packed_$model_name/$decode_name
     packed_after=()
     skipped=(tokens finetune quantize)
 else
-    model_name=${asr_name}_$(stem "$quantize_config" quantize)
-    packed=$asr_exp/model_$(stem "$quantize_config" quantize).esp
-    decode_dir=$asr_exp/$decode_name
+    quantize_name=$(stem "$quantize_config" quantize)
+    model_name=${asr_name}_$quantize_name
+    packed=$asr_exp/model_$quantize_name.esp
+    decode_dir=$asr_exp/${decode_name}_$quantize_name
     packed_after=(quantize)
 fi
 row=${model_name}_${decode_name#decode_}

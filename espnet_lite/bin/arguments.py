@@ -1,13 +1,38 @@
 """Command lines: options with `-` and `_` alike, no abbreviations."""
 
 import argparse
+import difflib
 import sys
 
 
 class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         given = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args([_underscored(arg) for arg in given], namespace)
+        given = [_underscored(arg) for arg in given]
+        self._check_names(given)
+        return super().parse_known_args(given, namespace)
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options\n")
+
+    def _check_names(self, given: list[str]) -> None:
+        """Name an unknown option and the nearest known one, before what argparse finds missing."""
+        shown = [
+            name
+            for action in self._actions
+            if action.help is not argparse.SUPPRESS
+            for name in action.option_strings
+        ]
+        for arg in given:
+            if arg == "--":
+                return
+            name = arg.partition("=")[0]
+            # With a blank in it argparse takes it for a value.
+            if not arg.startswith("--") or " " in arg or name in self._option_string_actions:
+                continue
+            near = difflib.get_close_matches(name, shown, n=1, cutoff=0.6)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            self.error(f"unknown option '{name}'{hint}")
 
 
 def _underscored(arg: str) -> str:
@@ -21,7 +46,7 @@ def _underscored(arg: str) -> str:
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser whose options are declared with underscores and take either spelling.
 
-    A usage error prints one line and exits with code 2 (argparse's own rule).
+    A usage error prints one line and exits with code 2.
     """
     return _Parser(
         description=description,

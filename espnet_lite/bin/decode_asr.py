@@ -27,8 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--config", required=True, type=Path, help="YAML, conf/decode_*.yaml")
     args.add_argument("--output_dir", required=True, type=Path, help="folder to write")
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
-    # Set by this program for its own processes: which share of the batches, and how many threads.
+    # Set by this program for its own processes: which share of the batches, the digest of what is
+    # decoded, and how many threads.
     args.add_argument("--job", type=int, help=argparse.SUPPRESS)
+    args.add_argument("--key", help=argparse.SUPPRESS)
     args.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     options = args.parse_args(argv)
     if options.nj < 1:
@@ -76,18 +78,19 @@ def _decode(options) -> int:
     threads = max(1, cores() // nj)
     folder = shards.shards_folder(options.output_dir)
     with folder_lock(folder):
-        shards.prepare(folder, key)
-        reused = len(shards.read_results(folder))
+        digest = shards.prepare(folder, key)
+        reused = len(shards.read_results(folder, digest))
         if reused < len(batches):
             commands = [
-                _share_command(options, nj=nj, job=job, threads=threads) for job in range(nj)
+                _share_command(options, nj=nj, job=job, digest=digest, threads=threads)
+                for job in range(nj)
             ]
             logs = [folder / f"job.{job}.log" for job in range(nj)]
             failure = run_jobs(commands, logs, threads=threads)
             if failure is not None:
                 print(failure.message, file=sys.stderr)
                 return failure.exit_code
-        results = shards.read_results(folder)
+        results = shards.read_results(folder, digest)
         audio_seconds = sum(result.audio_seconds for result in results.values())
         wall_seconds = sum(result.wall_seconds for result in results.values())
         summary = {
@@ -116,11 +119,12 @@ def _decode(options) -> int:
     return 0
 
 
-def _share_command(options, *, nj: int, job: int, threads: int) -> list[str]:
+def _share_command(options, *, nj: int, job: int, digest: str, threads: int) -> list[str]:
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
     for name in ("model", "data_dir", "config", "output_dir"):
         command += [f"--{name}", str(vars(options)[name])]
-    return [*command, "--nj", str(nj), "--job", str(job), "--threads", str(threads)]
+    command += ["--nj", str(nj), "--job", str(job), "--key", digest]
+    return [*command, "--threads", str(threads)]
 
 
 def _decode_share(options) -> int:
@@ -138,7 +142,7 @@ def _decode_share(options) -> int:
     use_fast_matmul(torch.device("cpu"))
     config, _, batches = _plan(options)
     folder = shards.shards_folder(options.output_dir)
-    done = shards.read_results(folder)
+    done = shards.read_results(folder, options.key)
     share = {
         number: batches[number]
         for number in range(options.job, len(batches), options.nj)
@@ -147,12 +151,12 @@ def _decode_share(options) -> int:
     if not share:
         return 0
     model = PackedModel.load(options.model)
-    path = folder / f"results.{options.job}.{os.getpid()}.jsonl"
+    path = shards.results_path(folder, options.key, job=options.job)
     for result in decode_batches(model, share, config):
-        shards.append_result(path, result)
         if os.getppid() != parent:
             print("the program that started this one is gone", flush=True)
             return 1
+        shards.append_result(path, result)
     return 0
 
 

@@ -108,10 +108,6 @@ class Loader:
         )
         return read_ahead(batches, depth=self.prefetch_batches)
 
-    def audio_seconds(self, epoch: int) -> float:
-        """Return the seconds of speech of an epoch over all ranks, speed changes included."""
-        return int(self._lengths(self._factors(epoch)).sum()) / self.sample_rate
-
     def _plan(self, epoch: int) -> list[list[int]]:
         """Return the batches of all ranks as positions in `utterances`."""
         if self._planned is None or self._planned[0] != epoch:

@@ -3,13 +3,16 @@
 `<output_dir>.shards/` holds, while a set is being decoded,
 
     key.json                what the results belong to: model, config and utterances
-    results.J.PID.jsonl     one line per finished batch of job J
+    results.KEY.J.PID.jsonl one line per finished batch of job J; KEY: digest of key.json
     job.J.log               what job J printed
 
-A job appends to a file of its own only, so one that outlives its killed parent disturbs nobody.
+A job appends to a file of its own only, named by what it decodes. So one that outlives its killed
+parent disturbs nobody, not even a run that meanwhile decodes with another model into this folder.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,13 +46,22 @@ def shards_folder(output_dir: Path) -> Path:
     return output_dir.with_name(output_dir.name + ".shards")
 
 
-def prepare(folder: Path, key: dict) -> None:
-    """Make `folder` ready for results of `key`; results of another key are removed."""
+def prepare(folder: Path, key: dict) -> str:
+    """Make `folder` ready for results of `key` and return the key's digest, 12 hex digits.
+
+    Results of another key are removed.
+    """
     text = json.dumps(key, sort_keys=True, ensure_ascii=False) + "\n"
     key_path = folder / "key.json"
     if not key_path.is_file() or key_path.read_text(encoding="utf-8") != text:
         shutil.rmtree(folder, ignore_errors=True)
         write_text(key_path, text)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def results_path(folder: Path, digest: str, *, job: int) -> Path:
+    """Return the file to which this process appends the results of `job`."""
+    return folder / f"results.{digest}.{job}.{os.getpid()}.jsonl"
 
 
 def remove(folder: Path) -> None:
@@ -65,10 +77,10 @@ def append_result(path: Path, result: BatchResult) -> None:
         file.write("\n" + json.dumps(asdict(result), ensure_ascii=False))
 
 
-def read_results(folder: Path) -> dict[int, BatchResult]:
-    """Return the finished batches by number; a line cut short by a kill is decoded again."""
+def read_results(folder: Path, digest: str) -> dict[int, BatchResult]:
+    """Return the finished batches of a key by number; a line cut short is decoded again."""
     results: dict[int, BatchResult] = {}
-    for path in sorted(folder.glob("results.*.jsonl")):
+    for path in sorted(folder.glob(f"results.{digest}.*.jsonl")):
         for line in path.read_bytes().split(b"\n"):
             try:
                 plain = json.loads(line)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from espnet_lite.config import check_numbers
 from espnet_lite.features.cmvn import GlobalCmvn, utterance_cmvn
 from espnet_lite.features.fbank import Fbank
 from espnet_lite.features.spec_augment import SpecAugment
@@ -28,6 +29,11 @@ class SpecAugmentConfig:
     time_width_ratio: float = 0.05  # widest mask, as a part of the utterance
     time_warp_frames: int = 0  # largest shift; 0 is off
 
+    def __post_init__(self):
+        counts = "frequency_masks frequency_width time_masks time_warp_frames"
+        check_numbers(self, counts, at_least=0)
+        check_numbers(self, "time_width_ratio", at_least=0, at_most=1)
+
 
 @dataclass(frozen=True)
 class LogMelConfig:
@@ -40,6 +46,9 @@ class LogMelConfig:
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
     def __post_init__(self):
+        check_numbers(self, "sample_rate", at_least=1000)  # below, no mel filter is left
+        check_numbers(self, "num_mels", at_least=7)  # the subsampling's two kernels of 3
+        check_numbers(self, "channels", at_least=1)
         if self.cmvn not in CMVN:
             raise ValueError(f"cmvn '{self.cmvn}' is not one of {', '.join(CMVN)}")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from espnet_lite.config import check_numbers
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.nn.attention import MultiHeadAttention, rotary_table
 from espnet_lite.nn.dropout import Dropout
@@ -29,6 +30,8 @@ class TransformerConfig:
     positions: str = "sinusoidal"  # sinusoidal (added) | rotary (turns queries and keys)
 
     def __post_init__(self):
+        check_numbers(self, "dim layers heads feed_forward", at_least=1)
+        check_numbers(self, "dropout attention_dropout", at_least=0, below=1)
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim {self.dim} is not a multiple of 2 × heads {self.heads}")
         if self.positions not in POSITIONS:

@@ -80,13 +80,6 @@ class GlobalCmvn(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
 
-    @classmethod
-    def from_statistics(cls, statistics: CmvnStatistics) -> "GlobalCmvn":
-        """Return the normalization to mean 0 and variance 1 over the counted frames."""
-        cmvn = cls(statistics.total.numel())
-        cmvn.set_statistics(statistics)
-        return cmvn
-
     def set_statistics(self, statistics: CmvnStatistics) -> None:
         """Take mean and standard deviation from `statistics`.
 

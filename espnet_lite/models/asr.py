@@ -7,18 +7,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from espnet_lite.config import build_class, choice, optional_choice
-from espnet_lite.data.utterance import Batch
-from espnet_lite.decode.greedy import ctc_greedy
+from espnet_lite.config import build_class, check_numbers, choice, optional_choice
+from espnet_lite.data.utterance import TOKEN_PADDING, Batch
+from espnet_lite.decode.greedy import BLANK, ctc_greedy
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
 from espnet_lite.nn.decoder import TransformerDecoder
 from espnet_lite.score.alignment import align
-
-BLANK = 0
-PAD = -1  # of token tensors
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,10 @@ class TransformerDecoderConfig:
     heads: int = 4
     feed_forward: int = 2048
     dropout: float = 0.1
+
+    def __post_init__(self):
+        check_numbers(self, "layers heads feed_forward", at_least=1)
+        check_numbers(self, "dropout", at_least=0, below=1)
 
 
 DECODERS = {"transformer": (TransformerDecoderConfig, TransformerDecoder)}
@@ -45,6 +46,16 @@ class AsrConfig:
     label_smoothing: float = 0.1  # of the attention loss
     inter_ctc_layers: tuple[int, ...] = ()  # blocks whose output gets a CTC loss through the head
     inter_ctc_weight: float = 0.3  # of their mean beside the last layer's CTC loss
+
+    def __post_init__(self):
+        check_numbers(self, "ctc_weight label_smoothing inter_ctc_weight", at_least=0, at_most=1)
+        if self.inter_ctc_layers:
+            check_numbers(self, "inter_ctc_layers", at_least=1, at_most=self.encoder.layers)
+        if self.decoder is not None and self.encoder.dim % self.decoder.heads:
+            raise ValueError(
+                f"encoder.dim {self.encoder.dim}, the decoder's width, is not a multiple of"
+                f" decoder.heads {self.decoder.heads}"
+            )
 
 
 class AsrModel(nn.Module):
@@ -154,11 +165,11 @@ class AsrModel(nn.Module):
         loss = functional.cross_entropy(
             logits.transpose(1, 2),
             tokens_out,
-            ignore_index=PAD,
+            ignore_index=TOKEN_PADDING,
             label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
-        correct = ((logits.argmax(dim=-1) == tokens_out) & (tokens_out != PAD)).sum()
+        correct = ((logits.argmax(dim=-1) == tokens_out) & (tokens_out != TOKEN_PADDING)).sum()
         return loss, correct, int((batch.token_lengths + 1).sum())
 
 
@@ -166,7 +177,7 @@ def frames_needed(
     tokens: Int[Tensor, "batch tokens"], token_lengths: Int[Tensor, "batch"]
 ) -> Int[Tensor, "batch"]:
     """Return the fewest frames CTC can align: one a token and a blank between equal neighbours."""
-    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (tokens[:, 1:] != PAD)
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (tokens[:, 1:] != TOKEN_PADDING)
     return (token_lengths + repeats.sum(dim=1)).clamp(min=1)
 
 
@@ -176,8 +187,8 @@ def decoder_tokens(
     """Return decoder inputs (<sos/eos> first, padded with it) and targets (<sos/eos> last, padded
     with -1)."""
     start = tokens.new_full((tokens.size(0), 1), sos_eos)
-    tokens_in = torch.cat([start, tokens.where(tokens != PAD, sos_eos)], dim=1)
-    tokens_out = functional.pad(tokens, (0, 1), value=PAD)
+    tokens_in = torch.cat([start, tokens.where(tokens != TOKEN_PADDING, sos_eos)], dim=1)
+    tokens_out = functional.pad(tokens, (0, 1), value=TOKEN_PADDING)
     tokens_out = tokens_out.scatter(1, token_lengths[:, None], sos_eos)
     return tokens_in, tokens_out
 
@@ -187,6 +198,6 @@ def _greedy_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[fl
     errors = 0
     hypotheses = ctc_greedy(log_probs, lengths)
     for hypothesis, tokens in zip(hypotheses, batch.tokens.tolist(), strict=True):
-        reference = [str(token) for token in tokens if token != PAD]
+        reference = [str(token) for token in tokens if token != TOKEN_PADDING]
         errors += align(reference, [str(token) for token in hypothesis]).counts.errors
     return float(errors), float(batch.token_lengths.sum())

@@ -1,7 +1,7 @@
 """The training of a recognizer: joins configuration, data, model and trainer."""
 
 import json
-import shutil
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from espnet_lite import environment
-from espnet_lite.config import load_config, to_plain
+from espnet_lite.config import check_numbers, load_config, to_plain
 from espnet_lite.data.data_dir import Utterance, read_data_dir
 from espnet_lite.data.loader import Loader
 from espnet_lite.errors import InputError
@@ -32,6 +32,14 @@ class DataOptions:
     speed_factors: tuple[float, ...] = (0.9, 1.0, 1.1)  # drawn for each utterance and epoch
     short_first_epochs: int = 0  # first epochs from short to long utterances
     max_batch_utterances: int = 256
+
+    def __post_init__(self):
+        check_numbers(self, "batch_seconds", above=0)
+        check_numbers(self, "speed_factors", at_least=0.1, at_most=10)
+        if not self.speed_factors:
+            raise ValueError("speed_factors are none, expected [1.0] for audio as it is")
+        check_numbers(self, "short_first_epochs", at_least=0)
+        check_numbers(self, "max_batch_utterances", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -121,14 +129,11 @@ def train_asr(
     inputs = {
         "train": fingerprint([d / name for d in train_dirs for name in ("wav.scp", "text")]),
         "dev": fingerprint([d / name for d in dev_dirs for name in ("wav.scp", "text")]),
-        "tokens": fingerprint([tokenizer_dir / "tokens.txt"]),
+        "tokens": fingerprint(_tokenizer_files(tokenizer_dir)),
         "cmvn": fingerprint([cmvn_file]) if cmvn_file else None,
     }
     with folder_lock(expdir):
-        if fresh:
-            move_aside(expdir)
-        open_experiment(expdir, to_plain(config), inputs, command)
-        _keep_tokenizer(tokenizer_dir, expdir / "tokenizer")
+        # All that can fail comes before the old experiment is moved or changed.
         device = pick_device(device_name)
         use_fast_matmul(device)
         if config.train.threads is not None:
@@ -143,6 +148,11 @@ def train_asr(
             folder=expdir,
             device=device,
         )
+        trainer.check_criterion()
+        if fresh:
+            move_aside(expdir)
+        open_experiment(expdir, to_plain(config), inputs, command)
+        tokenizer.save(expdir / "tokenizer")
         parameters = sum(p.numel() for p in model.parameters())
         print(f"{expdir}: {parameters / 1e6:.2f} M parameters, {len(train)} utterances")
         if not trainer.run():
@@ -163,7 +173,7 @@ def training_record(
 ) -> dict:
     """Return what a results table says of a training: length, cost, seed, commit, machine."""
     state, described = trainer.state, environment.describe()
-    seconds = sum(utterance.num_samples or 0 for utterance in train)
+    samples = sum(utterance.num_samples or 0 for utterance in train)
     return {
         "config": config_file.name,
         "command": " ".join(["train_asr", *_without_paths(command[3:])]),
@@ -175,9 +185,10 @@ def training_record(
         "audio_hours": round(state.audio_seconds / 3600, 2),
         "batch_seconds": config.data.batch_seconds * config.train.accumulate,
         "train_utterances": len(train),
-        "train_hours": round(seconds / config.model.front_end.sample_rate / 3600, 3),
+        "train_hours": round(samples / config.model.front_end.sample_rate / 3600, 3),
         "criterion": config.train.criterion,
-        "best": state.best,
+        # JSON has no infinity, which stands for a value that was not finite.
+        "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
         "parameters": parameters,
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d"),
@@ -193,8 +204,7 @@ def _without_paths(arguments: list[str]) -> list[str]:
     ]
 
 
-def _keep_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer into the experiment, which then needs nothing outside itself."""
-    target.mkdir(exist_ok=True)
-    for path in source.iterdir():
-        shutil.copyfile(path, target / path.name)
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files that decide what a tokenizer does; only bpe has a model."""
+    names = ("tokens.txt", "tokenizer.json", "bpe.model")
+    return [folder / name for name in names if (folder / name).is_file()]

@@ -59,9 +59,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def keep_last(folder: Path, count: int) -> None:
-    """Remove all but the newest `count` checkpoints, and what a killed run left half-written."""
+    """Remove all but the newest `count` checkpoints.
+
+    Each is renamed first, to a name that `remove_leftovers` takes: a run killed in between leaves
+    no half of a checkpoint that nobody would remove.
+    """
     for path in checkpoints(folder)[:-count]:
-        shutil.rmtree(path)
+        shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
 
 
 def remove_leftovers(folder: Path) -> None:

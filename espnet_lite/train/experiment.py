@@ -59,9 +59,11 @@ def _only_longer(key: str, old: dict, new: dict) -> bool:
 
 
 def move_aside(folder: Path) -> None:
-    """Rename an experiment folder to `<folder>.old-<date>` so that a new one can start."""
+    """Rename an experiment folder to `<folder>.old-<date>[-<n>]` so that a new one can start."""
     if folder.exists():
-        aside = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        name = f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+        names = (name, *(f"{name}-{n}" for n in range(2, 1000)))  # several within a second
+        aside = next(path for path in map(folder.with_name, names) if not path.exists())
         folder.rename(aside)
         print(f"{folder}: moved aside to {aside.name}")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from espnet_lite.config import check_numbers
+
 
 @dataclass(frozen=True)
 class AdamWConfig:
@@ -15,6 +17,13 @@ class AdamWConfig:
     betas: tuple[float, ...] = (0.9, 0.98)
     eps: float = 1.0e-8
     weight_decay: float = 0.01  # of matrices and kernels only
+
+    def __post_init__(self):
+        check_numbers(self, "lr eps", above=0)
+        check_numbers(self, "weight_decay", at_least=0)
+        check_numbers(self, "betas", at_least=0, below=1)
+        if len(self.betas) != 2:
+            raise ValueError(f"betas {list(self.betas)} are not two numbers")
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from espnet_lite.config import choice
+from espnet_lite.config import check_numbers, choice
 from espnet_lite.train.optimizers import OPTIMIZERS
 from espnet_lite.train.schedules import SCHEDULES
 
@@ -31,11 +31,8 @@ class TrainOptions:
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads {self.threads} is not at least 1")
-        for key in (
-            *("updates", "accumulate", "log_every", "validate_every", "save_every"),
-            "average_best",
-        ):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} {getattr(self, key)} is not at least 1")
+        counts = "updates accumulate log_every validate_every save_every average_best"
+        check_numbers(self, f"{counts} threads patience", at_least=1)
+        check_numbers(self, "seed", at_least=0, below=2**63)  # what torch's generators take
+        if not self.clip > 0:  # infinity is fine: nothing is clipped
+            raise ValueError(f"clip {self.clip} is not above 0")

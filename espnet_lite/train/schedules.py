@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from espnet_lite.config import check_numbers
+
 Schedule = Callable[[int, int], float]  # (update counted from 1, updates in all) -> factor
 
 
@@ -11,8 +13,12 @@ Schedule = Callable[[int, int], float]  # (update counted from 1, updates in all
 class WarmupCosineConfig:
     """Linear warm-up, then half a cosine down to `floor`."""
 
-    warmup_updates: int = 1000
+    warmup_updates: int = 1000  # 0: none
     floor: float = 0.0  # of the peak, at the last update
+
+    def __post_init__(self):
+        check_numbers(self, "warmup_updates", at_least=0)
+        check_numbers(self, "floor", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -21,12 +27,18 @@ class WarmupInverseRootConfig:
 
     warmup_updates: int = 2500
 
+    def __post_init__(self):
+        check_numbers(self, "warmup_updates", at_least=1)
+
 
 @dataclass(frozen=True)
 class WarmupLinearConfig:
     """Linear warm-up, then linear decay to 0 (HuBERT pre-training)."""
 
-    warmup_updates: int = 1000
+    warmup_updates: int = 1000  # 0: none
+
+    def __post_init__(self):
+        check_numbers(self, "warmup_updates", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,12 @@ class TriStageConfig:
     warmup_part: float = 0.1
     hold_part: float = 0.4
     floor: float = 0.05  # of the peak, at the last update
+
+    def __post_init__(self):
+        check_numbers(self, "warmup_part hold_part floor", at_least=0, at_most=1)
+        if self.warmup_part + self.hold_part > 1:
+            parts = f"warmup_part {self.warmup_part} and hold_part {self.hold_part}"
+            raise ValueError(f"{parts} are more than the whole training")
 
 
 def warmup_cosine(config: WarmupCosineConfig) -> Schedule:

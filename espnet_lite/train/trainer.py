@@ -1,9 +1,10 @@
 """The training loop of every model: batch → Loss is all it knows of the model."""
 
+import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from espnet_lite.train.optimizers import OPTIMIZERS, decay_groups
 from espnet_lite.train.options import TrainOptions
 from espnet_lite.train.schedules import SCHEDULES
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 REQUEUE = 75  # exit code of a run that saved and wants to be started again (EX_TEMPFAIL)
 
 
@@ -81,17 +83,14 @@ class Trainer:
 
         Returns:
             True when done (`model.safetensors` holds the average of the best checkpoints), False
-            when SIGTERM or SIGUSR1 asked to stop: the state is saved, run again to go on.
+            when a signal of STOP_SIGNALS asked to stop: the state is saved, run again to go on.
 
         Raises:
             InputError: the loss or its gradient is not finite; names the utterances.
         """
         self._resume()
         log = TrainLog(self.folder, update=self.state.update)
-        handlers = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGUSR1)
-        }
+        handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         try:
             done = self._train(log)
         finally:
@@ -193,15 +192,31 @@ class Trainer:
         self.model.train()
         return averages.means()
 
-    def _validate(self, log: TrainLog) -> None:
-        state, options = self.state, self.options
-        metrics = self.evaluate()
-        if options.criterion not in metrics:
+    @torch.inference_mode()
+    def check_criterion(self) -> None:
+        """Raise an InputError unless the model has the metric that ranks checkpoints.
+
+        Looks at one batch of the dev set, so that a slip is told before the training and not at its
+        first validation.
+        """
+        self.model.eval()
+        with contextlib.closing(self.dev_loader.batches(0)) as batches:
+            metrics = self.model(next(batches).to(self.device)).metrics
+        self.model.train()
+        self._require_criterion(metrics)
+
+    def _require_criterion(self, metrics: Iterable[str]) -> None:
+        if self.options.criterion not in metrics:
             raise InputError(
-                f"'{options.criterion}' is not a metric of this model, expected one of: "
+                f"'{self.options.criterion}' is not a metric of this model, expected one of: "
                 + ", ".join(sorted(metrics)),
                 where="train.criterion",
             )
+
+    def _validate(self, log: TrainLog) -> None:
+        state, options = self.state, self.options
+        metrics = self.evaluate()
+        self._require_criterion(metrics)
         value = metrics[options.criterion]
         if math.isnan(value):  # never the best, and comparable
             value = math.inf
@@ -272,10 +287,12 @@ class Trainer:
         return self.folder / "checkpoints" / f"best_{int(update):08d}.safetensors"
 
     def _out_of_patience(self) -> bool:
-        return self.options.patience is not None and self.state.since_best > self.options.patience
+        return self.options.patience is not None and self.state.since_best >= self.options.patience
 
     def _on_signal(self, number: int, frame) -> None:
         self.stop_signal = number
+        if number == signal.SIGINT:  # a second Ctrl-C ends at once
+            signal.signal(number, signal.default_int_handler)
 
     def _start_clock(self) -> None:
         self._clock = (time.perf_counter(), time.process_time())

@@ -271,6 +271,18 @@ def test_results_of_another_model_are_not_used(
     assert told["reused_batches"] == 0
 
 
+def test_a_process_whose_parent_is_gone_writes_nothing(
+    packed, data_dir, tmp_path, monkeypatch, capsys, in_process
+):
+    parents = iter([4711, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    (tmp_path / "out.shards").mkdir()
+    arguments = arguments_of(packed, data_dir, tmp_path / "out")
+    assert decode_asr.main([*arguments, "--job", "0", "--key", "0a", "--threads", "1"]) == 1
+    assert "the program that started this one is gone" in capsys.readouterr().out
+    assert os.listdir(tmp_path / "out.shards") == []
+
+
 @pytest.fixture
 def truncated(tmp_path) -> Path:
     """A data directory of a-0, which is whole, and a-1, of which half is missing."""
@@ -289,7 +301,7 @@ def test_a_truncated_file_is_named_by_the_process_that_reads_it(
     packed, truncated, tmp_path, capsys, in_process
 ):
     arguments = arguments_of(packed, truncated, tmp_path / "out")
-    assert decode_asr.main([*arguments, "--job", "0", "--threads", "1"]) == 2
+    assert decode_asr.main([*arguments, "--job", "0", "--key", "0a", "--threads", "1"]) == 2
     told = capsys.readouterr()
     assert told.out == "batch 0: a-0 a-1\n"
     assert told.err.startswith(f"error: utterance 'a-1': {tmp_path / '1.wav'}: ")

@@ -1,7 +1,9 @@
 """train_asr and compute_cmvn as programs: ends, signals, refusals, full disk."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from espnet_lite.bin import compute_cmvn, train_asr
 from espnet_lite.features.cmvn import load_cmvn
 from espnet_lite.text.tokenizer import train_tokenizer
+from espnet_lite.train.trainer import Trainer
 
 YAML = """\
 model:
@@ -159,12 +162,58 @@ def test_a_training_leaves_model_record_config_and_command(corpus, arguments, tm
         (["--tokenizer", "none"], "none/tokenizer.json: no such file"),
         (["--train_dirs", "none"], "none"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
+        (["--device", "gpu0"], "--device: 'gpu0' is not auto, cpu"),
+        (["--set", "train.patience=-1"], "train: patience -1 is not at least 1"),
+        (["--set", "train.optimizer.lr=-1"], "train.optimizer: lr -1.0 is not above 0"),
+        (["--set", "model.encoder.dropout=1.5"], "model.encoder: dropout 1.5 is not at least 0"),
+        (["--set", "model.inter_ctc_layers=[9]"], "model: inter_ctc_layers 9 is not at least 1"),
+        (["--set", "model.decoder={name: transformer, heads: 3}"], "model: encoder.dim 16, the"),
+        (["--set", "data.batch_seconds=0"], "data: batch_seconds 0.0 is not above 0"),
+        (["--set", "data.max_batch_utterances=0"], "data: max_batch_utterances 0 is not at least"),
+        (["--set", "data.speed_factors=[]"], "data: speed_factors are none"),
+        (["--set", "data.speed_factors=[1, -1]"], "data: speed_factors -1.0 is not at least 0.1"),
+        (["--set", "data.short_first_epochs=-1"], "data: short_first_epochs -1 is not at least 0"),
+        (["--set", "train.criterion=wer"], "train.criterion: 'wer' is not a metric"),
     ],
 )
-def test_faults_are_one_line_and_exit_code_2(arguments, capsys, change, message):
-    assert train_asr.main([*arguments, *change]) == 2
+def test_faults_are_one_line_exit_code_2_and_leave_all_as_it_was(
+    arguments, tmp_path, capsys, change, message
+):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "model.json").write_text("{}")
+    assert train_asr.main([*arguments, "--fresh", *change]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["exp"]
+    kept = [path.name for path in (tmp_path / "exp").iterdir() if not path.name.startswith(".")]
+    assert kept == ["model.json"]
+
+
+def test_a_changed_tokenizer_is_refused_and_its_copy_is_whole(corpus, arguments, tmp_path, capsys):
+    tokens = tmp_path / "tokens"
+    shutil.copytree(corpus / "tokens", tokens)
+    (tokens / "notes").write_text("no part of the tokenizer")
+    arguments = [*arguments, "--tokenizer", str(tokens), "--set", "train.updates=1"]
+    assert train_asr.main(arguments) == 0
+    copied = {path.name: path.read_text() for path in (tmp_path / "exp/tokenizer").iterdir()}
+    assert copied == {path.name: path.read_text() for path in (corpus / "tokens").iterdir()}
+    description = tokens / "tokenizer.json"
+    plain = json.loads(description.read_text())
+    description.write_text(json.dumps({**plain, "nlsyms": ["<a>"]}))  # tokens.txt is the same
+    assert train_asr.main(arguments) == 2
+    assert "was trained with another configuration: tokens '" in capsys.readouterr().err
+
+
+def test_the_record_is_json_though_a_dev_value_is_not_finite(arguments, tmp_path, monkeypatch):
+    values = iter([math.inf, 2.5])
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: {"loss": next(values)})
+    assert train_asr.main(arguments) == 0
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "exp/model.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["best"] == [[2.5, 6], [None, 3]]
 
 
 @pytest.mark.slow
@@ -201,7 +250,7 @@ def losses(expdir) -> list[tuple]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_was_ended_goes_on_to_the_bit(straight, arguments, tmp_path, number):
     exp = tmp_path / "exp"
     ended = start([*arguments, *LONG])

@@ -143,6 +143,10 @@ def test_order_of_frames_matters(name, numbers, features):
         ({"dim": 18, "heads": 4}, "dim 18 is not a multiple of 2 × heads 4"),
         ({"positions": "absolute"}, "positions 'absolute' is not one of sinusoidal, rotary"),
         ({"activation": "tanh"}, "activation 'tanh' is not one of relu, gelu, swish"),
+        ({"layers": -1}, "layers -1 is not at least 1"),
+        ({"heads": 0}, "heads 0 is not at least 1"),
+        ({"dropout": 1.0}, "dropout 1.0 is not at least 0 and below 1"),
+        ({"attention_dropout": 1.5}, "attention_dropout 1.5 is not at least 0 and below 1"),
     ],
 )
 def test_senseless_transformers_are_refused(numbers, message):

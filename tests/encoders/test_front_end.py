@@ -111,6 +111,22 @@ def test_clips_shorter_than_a_window_have_no_frames(waveform):
     assert lengths.tolist() == [0, 0] and torch.isfinite(frames).all()
 
 
-def test_an_unknown_normalization_is_refused():
-    with pytest.raises(ValueError, match="cmvn 'speaker' is not one of global, utterance, none"):
-        LogMelConfig(cmvn="speaker")
+@pytest.mark.parametrize(
+    ("schema", "values", "message"),
+    [
+        (LogMelConfig, {"cmvn": "speaker"}, "cmvn 'speaker' is not one of global, utterance, none"),
+        (LogMelConfig, {"num_mels": 6}, "num_mels 6 is not at least 7"),
+        (LogMelConfig, {"sample_rate": 16}, "sample_rate 16 is not at least 1000"),
+        (LogMelConfig, {"channels": 0}, "channels 0 is not at least 1"),
+        (SpecAugmentConfig, {"frequency_masks": -1}, "frequency_masks -1 is not at least 0"),
+        (SpecAugmentConfig, {"time_width_ratio": 1.1}, "time_width_ratio 1.1 is not at least 0"),
+    ],
+)
+def test_senseless_front_ends_are_refused(schema, values, message):
+    with pytest.raises(ValueError, match=message):
+        schema(**values)
+
+
+def test_the_fewest_mels_still_give_frames(waveform):
+    front_end = FRONT_ENDS["log_mel"][1](LogMelConfig(num_mels=7, channels=1, cmvn="none"), dim=2)
+    assert front_end.eval()(waveform, LENGTHS)[0].shape == (2, 11, 2)

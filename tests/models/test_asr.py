@@ -236,3 +236,30 @@ def test_decoder_reads_from_start_and_ends_with_it():
     tokens_in, tokens_out = decoder_tokens(tokens, torch.tensor([3, 1, 0]), 9)
     assert tokens_in.tolist() == [[9, 5, 6, 7], [9, 5, 9, 9], [9, 9, 9, 9]]
     assert tokens_out.tolist() == [[5, 6, 7, 9], [5, 9, -1, -1], [9, -1, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ctc_weight": 1.5}, "ctc_weight 1.5 is not at least 0 and at most 1"),
+        ({"inter_ctc_weight": -0.1}, "inter_ctc_weight -0.1 is not at least 0"),
+        ({"label_smoothing": 2.0}, "label_smoothing 2.0 is not at least 0"),
+        ({"inter_ctc_layers": (1, 9)}, "inter_ctc_layers 9 is not at least 1 and at most 3"),
+        ({"inter_ctc_layers": (0,)}, "inter_ctc_layers 0 is not at least 1"),
+        (
+            {"decoder": TransformerDecoderConfig(heads=3)},
+            "encoder.dim 8, the decoder's width, is not a multiple of decoder.heads 3",
+        ),
+    ],
+)
+def test_senseless_recognizers_are_refused(values, message):
+    encoder = TransformerConfig(dim=8, layers=3, heads=2)
+    AsrConfig(encoder=encoder, decoder=DECODER, inter_ctc_layers=(1, 3))
+    with pytest.raises(ValueError, match=message):
+        AsrConfig(encoder=encoder, **values)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
+def test_a_decoders_dropout_is_a_part(value):
+    with pytest.raises(ValueError, match=f"dropout {value} is not at least 0 and below 1"):
+        TransformerDecoderConfig(dropout=value)

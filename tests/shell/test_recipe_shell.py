@@ -47,7 +47,9 @@ class Recipe:
         for name, text in (("run.sh", RUN_SH), ("local/data.sh", DATA_SH)):
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o755)
-        self.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 80}}")
+        self.write_config(
+            "train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 80}}"
+        )
         self.write_config("quantize_bf16.yaml", "weights: bf16")
         self.write_config("decode_greedy.yaml", "method: greedy")
 
@@ -163,8 +165,8 @@ def test_all_stages_run_in_order_with_their_files(finished):
     )
     assert lines[-1] == (
         "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
-        "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy/dev] "
-        "[test=exp/asr_bpe30/decode_greedy/test] [--results_dir] [.] [--dev_sets] [dev]"
+        "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy_bf16/dev] "
+        "[test=exp/asr_bpe30/decode_greedy_bf16/test] [--results_dir] [.] [--dev_sets] [dev]"
     )
 
 
@@ -175,9 +177,7 @@ def test_a_second_run_finds_everything_up_to_date(finished):
 
 
 def test_options_reach_the_programs_that_take_them(recipe):
-    words = (
-        "--dry-run --vocab-size=7 --vocab_size 8 --nj 3 --set a.b=1 --set model.front_end.num_mels=40"
-    )
+    words = "--dry-run --vocab-size=7 --vocab_size 8 --nj 3 --set a.b=1 --set model.front_end.num_mels=40"
     out = recipe.run(
         *words.split(), "--exp_tag", "a b", "--set=c=x y", "--speed_factors", "0.9 1.1"
     )
@@ -211,6 +211,18 @@ def test_dry_run_of_a_finished_recipe_names_what_is_up_to_date(finished):
     assert "stage 10 score: would run, if stage 9 decode changes what it reads" in out
 
 
+@pytest.mark.slow
+def test_two_packings_of_a_training_keep_their_decodings_apart(finished):
+    bf16 = finished.folder / "exp" / "asr_bpe30" / "decode_greedy_bf16"
+    before = (bf16 / "test" / "text").read_text()
+    finished.write_config("quantize_fp32.yaml", "weights: fp32")
+    out = finished.run("--quantize_config", "conf/quantize_fp32.yaml")
+    assert finished.stages_run(out) == ["quantize", "decode", "score"]
+    assert (bf16.with_name("decode_greedy_fp32") / "test" / "text").exists()
+    assert (bf16 / "test" / "text").read_text() == before
+    assert finished.run().count("up to date") == 7
+
+
 def test_stages_by_number_and_name(recipe):
     assert recipe.stages_run(recipe.run("--stop_stage", "2")) == ["data", "dump"]
     out = recipe.run("--stage", "tokens", "--stop_stage", "quantize", "--skip_stages", "quantize")
@@ -226,7 +238,9 @@ def test_a_stage_without_its_upstream_is_refused_with_the_command(recipe):
 
 
 def test_a_changed_training_config_reruns_training_and_refuses_decoding_alone(finished):
-    finished.write_config("train_asr.yaml", "train: {updates: 20}\nmodel: {front_end: {num_mels: 80}}")
+    finished.write_config(
+        "train_asr.yaml", "train: {updates: 20}\nmodel: {front_end: {num_mels: 80}}"
+    )
     err = finished.run("--stage", "decode", code=2)
     assert (
         "stage 9 decode: needs stage 6 finetune, which is stale: conf/train_asr.yaml: "
@@ -247,7 +261,9 @@ def test_a_comment_or_a_new_date_changes_nothing(finished):
 
 @pytest.mark.slow
 def test_a_change_of_the_front_end_alone_reaches_the_statistics(finished):
-    finished.write_config("train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 40}}")
+    finished.write_config(
+        "train_asr.yaml", "train: {updates: 10}\nmodel: {front_end: {num_mels: 40}}"
+    )
     out = finished.run("--stop_stage", "dump")
     assert finished.stages_run(out) == ["dump"]
     assert "stage 2 dump: conf/train_asr.yaml: model.front_end.num_mels 80 → 40" in out
@@ -386,7 +402,7 @@ def test_a_given_model_needs_no_training(recipe):
     assert recipe.stages_run(out) == ["decode", "score"]
     lines = recipe.log.read_text().splitlines()
     assert lines[0].startswith("decode_asr [--model] [models/best.esp] [--data_dir] [dump/dev]")
-    assert "[--output_dir] [exp/best/decode_greedy/dev]" in lines[0]
+    assert "[--output_dir] [exp/packed_best/decode_greedy/dev]" in lines[0]
     assert lines[-1].startswith("write_results [--row] [best_greedy] [--model] [models/best.esp]")
     assert recipe.run("--model", "models/best.esp").count("up to date") == 4
 

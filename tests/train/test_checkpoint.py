@@ -63,6 +63,23 @@ def test_only_whole_checkpoints_count_and_the_newest_stay(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [folder_name(100), folder_name(1000)]
 
 
+def test_a_run_killed_while_it_removes_leaves_nothing_behind(tmp_path, monkeypatch):
+    model, optimizer = build(0)
+    for update in (1, 2):
+        save_checkpoint(tmp_path / folder_name(update), model, optimizer, {"update": update})
+
+    def kill(path):
+        (path / "state.json").unlink()  # no checkpoint any more, and half of it is there
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            keep_last(tmp_path, 1)
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == [folder_name(2)]
+
+
 def test_leftovers_of_a_killed_writer_go(tmp_path):
     (tmp_path / ".update_1.77.tmp").mkdir()
     (tmp_path / ".update_1.77.tmp" / "half").write_text("x")

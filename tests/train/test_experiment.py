@@ -99,6 +99,20 @@ def test_move_aside_keeps_everything(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [aside]
 
 
+def test_move_aside_several_times_within_a_second(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "20260131-120000")
+    for count in range(3):
+        (tmp_path / "exp").mkdir()
+        (tmp_path / "exp" / "which").write_text(str(count))
+        move_aside(tmp_path / "exp")
+    found = {path.name: (path / "which").read_text() for path in tmp_path.iterdir()}
+    assert found == {
+        "exp.old-20260131-120000": "0",
+        "exp.old-20260131-120000-2": "1",
+        "exp.old-20260131-120000-3": "2",
+    }
+
+
 def test_fingerprint_sees_contents_and_their_order(tmp_path):
     for name, text in (("a", "1"), ("b", "2"), ("c", "1")):
         (tmp_path / name).write_text(text)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_lite.errors import InputError
-from espnet_lite.train.trainer import Trainer
+from espnet_lite.train.trainer import STOP_SIGNALS, Trainer
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
 
@@ -73,7 +73,7 @@ def test_a_killed_training_goes_on_to_the_bit(make_trainer, make_model, precisio
     assert straight.state.epoch >= 1  # the epoch's end is crossed as well
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_saves_and_the_next_run_goes_on(make_trainer, make_model, capsys, number):
     straight = make_trainer("straight")
     assert straight.run()
@@ -88,6 +88,21 @@ def test_a_signal_saves_and_the_next_run_goes_on(make_trainer, make_model, capsy
     resumed = make_trainer("stopped", model=make_model(seed=42))
     assert resumed.run()
     assert_same(straight, resumed)
+
+
+def test_a_second_ctrl_c_ends_at_once(make_trainer):
+    before = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer()
+
+    def press_twice():
+        stop_signal(signal.SIGINT)()
+        stop_signal(signal.SIGINT)()
+
+    end_in_update(trainer, 4, press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.state.update == 3
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_finished_training_stays_as_it_is_and_may_grow(make_trainer, make_model):
@@ -217,21 +232,33 @@ def test_the_model_is_the_mean_of_the_best_checkpoints(make_trainer):
 
 def test_patience_ends_a_training_that_gets_no_better(make_trainer):
     trainer = make_trainer(updates=50, validate_every=1, save_every=50, patience=2)
-    losses = iter([3.0, 2.0, 2.5, 2.0, 2.1, 1.0])
+    losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
     trainer.evaluate = lambda: {"loss": next(losses)}
     assert trainer.run()
-    assert trainer.state.update == 5  # the third validation in a row without a new best
+    assert trainer.state.update == 4  # the second validation in a row without a new best
     assert [value for value, _ in trainer.state.best] == [2.0, 2.0]
-    assert (trainer.folder / "checkpoints" / "update_00000005").is_dir()
+    assert (trainer.folder / "checkpoints" / "update_00000004").is_dir()
     again = make_trainer(updates=50, validate_every=1, save_every=50, patience=2)
-    assert again.run() and again.state.update == 5
+    assert again.run() and again.state.update == 4
 
 
 def test_an_unknown_criterion_names_the_metrics(make_trainer):
-    with pytest.raises(InputError) as raised:
-        make_trainer(criterion="wer").run()
-    assert "train.criterion: 'wer' is not a metric" in str(raised.value)
-    assert "ctc_error, loss, loss_ctc" in str(raised.value)
+    trainer = make_trainer(criterion="wer")
+    for look in (trainer.check_criterion, trainer.run):  # before the training, and at a validation
+        with pytest.raises(InputError) as raised:
+            look()
+        assert "train.criterion: 'wer' is not a metric" in str(raised.value)
+        assert "ctc_error, loss, loss_ctc" in str(raised.value)
+
+
+def test_looking_at_the_criterion_leaves_the_training_as_it_is(make_trainer):
+    plain, looked = make_trainer("plain"), make_trainer("looked")
+    torch.manual_seed(7)
+    assert plain.run()
+    torch.manual_seed(7)
+    looked.check_criterion()
+    assert looked.model.training and looked.run()
+    assert_same(plain, looked)
 
 
 def test_a_nan_on_the_dev_set_is_never_the_best(make_trainer):

@@ -33,17 +33,17 @@ class Facts:
 
 
 FACTS = {
-    "train": Facts(sentences=480, words_alone=4, words=3886, speakers=24, minutes=(20, 26)),
-    "dev": Facts(sentences=56, words_alone=0, words=399, speakers=4, minutes=(2, 3)),
-    "test": Facts(sentences=84, words_alone=0, words=615, speakers=6, minutes=(3, 4)),
+    "train": Facts(sentences=340, words_alone=4, words=2732, speakers=24, minutes=(18, 26)),
+    "dev": Facts(sentences=56, words_alone=0, words=396, speakers=4, minutes=(2, 4)),
+    "test": Facts(sentences=84, words_alone=0, words=637, speakers=6, minutes=(3, 6)),
 }
-LEAST_IN_TRAIN = 25  # every word is spoken at least so often in the full training set
+LEAST_IN_TRAIN = 20  # every word is spoken at least so often in the full training set
 
-UTTERANCE_SECONDS = (0.4, 7.0)  # outside of it espeak-ng has not said the sentence
+UTTERANCE_SECONDS = (0.4, 8.0)  # outside of it espeak-ng has not said the sentence
 QUIETEST_RMS = 0.005  # of full scale; below it the utterance counts as silence
 
-NOISY = 0.35  # share of the utterances with noise added
-SNR_DB = (8.0, 25.0)
+NOISY = 0.25  # share of the utterances with noise added
+SNR_DB = (12.0, 30.0)
 SILENCE_SECONDS = (0.05, 0.3)  # before and after the speech, drawn for each end
 PEAK = (0.3, 0.9)  # of full scale, drawn for each utterance: the level tells nothing
 SYNTHESIS_SEED = 1
