@@ -15,7 +15,8 @@ _AUDIO_OUTPUT_SYNCHRONOUS = 2  # espeak_Synth returns when all samples went thro
 _DONT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT: a fault returns a code instead of ending us
 _CHARS_UTF8 = 1
 _POS_CHARACTER = 1
-_RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
+_RATE, _PITCH, _RANGE, _WORD_GAP = 1, 3, 4, 7  # espeak_PARAMETER
+WORD_GAP = 8  # pause between words, in units of 10 ms at the usual rate: words spoken clearly apart
 _LONGEST_PATH = 120  # the library cuts paths at 160 bytes and appends file names of its own
 
 _Callback = ctypes.CFUNCTYPE(
@@ -115,7 +116,8 @@ class Espeak:
                 f"this espeak-ng has no voice '{voice}'",
                 fix="install it again: python -m pip install --force-reinstall espeakng-loader",
             )
-        for parameter, value in ((_RATE, words_per_minute), (_PITCH, pitch), (_RANGE, 50)):
+        parameters = {_RATE: words_per_minute, _PITCH: pitch, _RANGE: 50, _WORD_GAP: WORD_GAP}
+        for parameter, value in parameters.items():
             self._library.espeak_SetParameter(parameter, value, 0)
         self._pieces.clear()
         encoded = text.encode()

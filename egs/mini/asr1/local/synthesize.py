@@ -33,17 +33,17 @@ class Facts:
 
 
 FACTS = {
-    "train": Facts(sentences=340, words_alone=4, words=2732, speakers=24, minutes=(18, 26)),
-    "dev": Facts(sentences=56, words_alone=0, words=396, speakers=4, minutes=(2, 4)),
-    "test": Facts(sentences=84, words_alone=0, words=637, speakers=6, minutes=(3, 6)),
+    "train": Facts(sentences=280, words_alone=4, words=2309, speakers=24, minutes=(15, 28)),
+    "dev": Facts(sentences=56, words_alone=0, words=395, speakers=4, minutes=(2, 5)),
+    "test": Facts(sentences=84, words_alone=0, words=618, speakers=6, minutes=(3, 7)),
 }
-LEAST_IN_TRAIN = 20  # every word is spoken at least so often in the full training set
+LEAST_IN_TRAIN = 15  # every word is spoken at least so often in the full training set
 
 UTTERANCE_SECONDS = (0.4, 8.0)  # outside of it espeak-ng has not said the sentence
 QUIETEST_RMS = 0.005  # of full scale; below it the utterance counts as silence
 
-NOISY = 0.25  # share of the utterances with noise added
-SNR_DB = (12.0, 30.0)
+NOISY = 0.2  # share of the utterances with noise added
+SNR_DB = (15.0, 30.0)
 SILENCE_SECONDS = (0.05, 0.3)  # before and after the speech, drawn for each end
 PEAK = (0.3, 0.9)  # of full scale, drawn for each utterance: the level tells nothing
 SYNTHESIS_SEED = 1
