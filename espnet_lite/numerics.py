@@ -16,8 +16,10 @@ def use_fast_matmul(device: torch.device) -> None:
     torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "high")
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto", *, local_rank: int = 0) -> torch.device:
     """Return the device of that name; `auto` is CUDA where there is one, else the CPU.
+
+    CUDA without a number is the GPU number `local_rank`, the process's number on its machine.
 
     Raises:
         InputError: neither a CPU nor a CUDA device, or one that this machine lacks.
@@ -26,11 +28,11 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):
         raise InputError(f"'{name}' is not auto, cpu, cuda or cuda:NUMBER", where="--device")
-    device = torch.device(name)
+    device = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
     there = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= there:
         raise InputError(
-            f"'{name}' is not there: torch finds {there} CUDA devices on this machine",
+            f"'{device}' is not there: torch finds {there} CUDA devices on this machine",
             where="--device",
             fix="give auto or cpu",
         )

@@ -11,6 +11,7 @@ source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/recipe.sh"
 
 option corpus "" "local copy of the corpus (default: downloaded)" file
 option local_data_opts "" "further arguments of local/data.sh"
+option_flag sets_by_name "local/data.sh takes the sets to prepare: --sets SET..."
 option train_sets train "data sets to train on"
 option dev_sets dev "data sets to validate on and to choose the headline by"
 option test_sets test "data sets to decode and score, beside the dev sets"
@@ -19,15 +20,21 @@ option dumpdir dump "where prepared data sets are written" folder
 option expdir exp "where experiments are written" folder
 option results_dir . "where RESULTS.md and results/ are written" folder
 option sample_rate 16000 "audio is resampled to this rate, in Hz" count
-option min_seconds 0.1 "shorter utterances are dropped" number
-option max_seconds 30 "longer utterances are dropped" number
+option min_seconds 0.1 "shorter utterances of the training sets are dropped" number
+option max_seconds 30 "longer utterances of the training sets are dropped" number
+option audio_format flac "flac: audio stays where it can, else a file each; ark: archives of many"
 option channel "" "channel of stereo audio to take: 0, 1, ... or mix"
 option_flag allow_pipes "run the commands that wav.scp holds (not through a shell)"
-option token_type bpe "char or bpe"
+option token_type bpe "char, bpe, word or phone"
 option vocab_size 30 "number of bpe tokens" count
+option word_vocab_size 0 "number of word tokens, the most frequent ones; 0 for all" number
+option lexicon "" "phone tokens: file of words and their phones" file
+option oov_phone "" "phone tokens: the phone of words that the lexicon lacks (none: refused)"
 option nlsyms "" "file of non-linguistic symbols, one a line, kept as one token" file
 option asr_config conf/train_asr.yaml "model and training" file
 option speed_factors "" "speed perturbation of the training audio, e.g. \"0.9 1.0 1.1\""
+option noise_dir "" "folder of noise recordings, added to training audio on the fly" file
+option nproc 1 "processes that train one model together (torchrun); on GPUs, one for each" count
 option_list set "KEY=VALUE: a value of the asr_config, e.g. --set train.updates=1000"
 option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
@@ -60,6 +67,8 @@ unique() { # unique ARRAY WORD...: set ARRAY to the words, each once
 }
 unique eval_list "${dev_list[@]}" "${test_list[@]}"
 unique all_list "${train_list[@]}" "${eval_list[@]}"
+dev_texts=("${dev_list[@]/#/$dumpdir/}")
+dev_texts=("${dev_texts[@]/%//text}")
 ((${#train_list[@]} > 0 && ${#eval_list[@]} > 0)) || die "--train_sets or --dev_sets is empty"
 
 stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name without the kind
@@ -68,9 +77,24 @@ stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name wit
     printf '%s' "${name#"$2"_}"
 }
 token_name=$token_type
-if [[ $token_type == bpe ]]; then
-    token_name=bpe$vocab_size
-fi
+token_options=()
+case $token_type in
+    bpe)
+        token_name=bpe$vocab_size
+        token_options=(--vocab_size "$vocab_size")
+        ;;
+    word)
+        token_name=word${word_vocab_size#0}
+        token_options=(--vocab_size "$word_vocab_size")
+        ;;
+    phone)
+        [[ -n $lexicon || -n $model ]] || die "--token_type phone needs --lexicon FILE"
+        # The dev words' pronunciations are kept too: validation needs them. Those of test words
+        # come from the lexicon when they are scored.
+        token_options=(--lexicon "$lexicon" --dev_text "${dev_texts[@]}")
+        [[ -z $oov_phone ]] || token_options+=(--oov_phone "$oov_phone")
+        ;;
+esac
 asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name${exp_tag:+_$exp_tag}
 asr_name=${asr_name/#asr_asr_/asr_}
 asr_exp=$expdir/$asr_name
@@ -95,6 +119,9 @@ row=${model_name}_${decode_name#decode_}
 if [[ -n $speed_factors ]]; then
     set_list+=("data.speed_factors=[${speed_factors// /, }]")
 fi
+if [[ -n $noise_dir ]]; then
+    set_list+=("data.noise_dir=$(realpath -m "$noise_dir")")
+fi
 
 # What the statistics of the features depend on, in the config and in --set.
 feature_keys=(model.front_end.name model.front_end.num_mels model.front_end.sample_rate)
@@ -111,13 +138,15 @@ describe 1 data "corpus → $datadir/<set>" \
 describe 2 dump "validate, cut, resample, drop too short or long with counts; CMVN → $dumpdir/<set>" \
     @stamp "$dumpdir/.stamps/dump.json" @after data \
     @option "sets=${all_list[*]}" "sample_rate=$sample_rate" "min_seconds=$min_seconds" \
-    "max_seconds=$max_seconds" "channel=$channel" "allow_pipes=$allow_pipes" \
+    "max_seconds=$max_seconds" "audio_format=$audio_format" "channel=$channel" \
+    "allow_pipes=$allow_pipes" \
     "${front_end_list[@]/#/set }" @config "${feature_keys[@]/#/$asr_config#}" \
     @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" "$cmvn"
 describe 3 tokens "token table and tokenizer of the training text → $tokens" \
     @stamp "$dumpdir/.stamps/tokens_$token_name.json" @after dump \
-    @option "token_type=$token_type" "vocab_size=$vocab_size" \
-    @input "${train_texts[@]}" ${nlsyms:+"$nlsyms"} @output "$tokens"
+    @option "token_type=$token_type" "options=${token_options[*]}" \
+    @input "${train_texts[@]}" ${lexicon:+"$lexicon" "${dev_texts[@]}"} ${nlsyms:+"$nlsyms"} \
+    @output "$tokens"
 describe 6 finetune "train CTC and attention → $asr_exp" \
     @stamp "$expdir/.stamps/$asr_name.finetune.json" @after dump tokens @always "$fresh" \
     @config "$asr_config" @option "${set_list[@]/#/set }" \
@@ -135,23 +164,28 @@ describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
 describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
     @stamp "$expdir/.stamps/$row.score.json" @after decode \
     @option "dev_sets=${dev_list[*]}" \
-    @input "${eval_list[@]/#/$decode_dir/}" @output "$results_dir/results/$row.json"
+    @input "${eval_list[@]/#/$decode_dir/}" ${lexicon:+"$lexicon"} \
+    @output "$results_dir/results/$row.json"
 
 stage_data() {
     local arguments
     read -r -a arguments <<<"$local_data_opts"
     [[ -z $corpus ]] || arguments+=(--corpus "$corpus")
+    [[ $sets_by_name == false ]] || arguments+=(--sets "${all_list[@]}")
     execute local/data.sh --data_dir "$datadir" "${arguments[@]}"
 }
 
 stage_dump() {
-    local set_name override arguments=() statistics_arguments=()
+    local set_name override limits arguments=() statistics_arguments=()
+    arguments=(--audio_format "$audio_format")
     [[ -z $channel ]] || arguments+=(--channel "$channel")
     [[ $allow_pipes == false ]] || arguments+=(--allow_pipes)
     for set_name in "${all_list[@]}"; do
+        # An error rate counts every utterance: nothing is left out of a set that is scored.
+        limits=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
+        [[ " ${eval_list[*]} " != *" $set_name "* ]] || limits=(--keep_all)
         run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
-            --sample_rate "$sample_rate" --min_seconds "$min_seconds" \
-            --max_seconds "$max_seconds" "${arguments[@]}"
+            --sample_rate "$sample_rate" "${limits[@]}" "${arguments[@]}"
     done
     for override in "${front_end_list[@]}"; do
         statistics_arguments+=(--set "$override")
@@ -162,16 +196,17 @@ stage_dump() {
 
 stage_tokens() {
     run make_tokens --text "${train_texts[@]}" --token_type "$token_type" \
-        --vocab_size "$vocab_size" ${nlsyms:+--nlsyms "$nlsyms"} --output_dir "$tokens"
+        "${token_options[@]}" ${nlsyms:+--nlsyms "$nlsyms"} --output_dir "$tokens"
 }
 
 stage_finetune() {
-    local override arguments=()
+    local override arguments=() together=()
     for override in "${set_list[@]}"; do
         arguments+=(--set "$override")
     done
     [[ $fresh == false ]] || arguments+=(--fresh)
-    run train_asr --config "$asr_config" --train_dirs "${train_list[@]/#/$dumpdir/}" \
+    ((nproc == 1)) || together=(run_processes --nproc "$nproc")
+    run "${together[@]}" train_asr --config "$asr_config" --train_dirs "${train_list[@]/#/$dumpdir/}" \
         --dev_dirs "${dev_list[@]/#/$dumpdir/}" --tokenizer "$tokens" --cmvn "$cmvn" \
         --expdir "$asr_exp" "${arguments[@]}"
 }
@@ -192,7 +227,8 @@ stage_score() {
     local set_name pairs=()
     for set_name in "${eval_list[@]}"; do
         run score_asr --data_dir "$dumpdir/$set_name" --hyp "$decode_dir/$set_name/text" \
-            --tokenizer_of "$packed" --output_dir "$decode_dir/$set_name/score"
+            --tokenizer_of "$packed" ${lexicon:+--lexicon "$lexicon"} \
+            --output_dir "$decode_dir/$set_name/score"
         pairs+=("$set_name=$decode_dir/$set_name")
     done
     run write_results --row "$row" --model "$packed" --decode_dirs "${pairs[@]}" \

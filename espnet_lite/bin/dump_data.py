@@ -1,10 +1,12 @@
 """Stage 2: validate a data directory, cut segments, resample, leave out too short and too long.
 
 Lossless 16-bit mono audio of the right rate stays where it is; everything else is decoded once and
-written as 16-bit FLAC. The dump is a data directory with utt2num_samples.
+written as 16-bit FLAC. With --audio_format ark all audio is written, into Kaldi archives of about
+1 GB. The dump is a data directory with utt2num_samples.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 
@@ -25,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument(
         "--max_seconds", type=_positive(float), default=30.0, help="leave out longer utterances"
     )
+    options.add_argument(
+        "--keep_all", action="store_true", help="leave out none: for sets that are scored"
+    )
     options.add_argument("--no_text", action="store_true", help="unlabelled data: text may lack")
     options.add_argument(
         "--channel",
@@ -40,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument(
         "--threads", type=_positive(int), default=2, help="recordings decoded at a time"
     )
+    options.add_argument(
+        "--audio_format",
+        choices=("flac", "ark"),
+        default="flac",
+        help="a file for each utterance that cannot stay, or large archives of all audio",
+    )
     args = options.parse_args(argv)
 
     from espnet_lite.data.dump import dump_data_dir
@@ -48,22 +59,25 @@ def main(argv: list[str] | None = None) -> int:
         args.data_dir,
         args.dump_dir,
         sample_rate=args.sample_rate,
-        min_seconds=args.min_seconds,
-        max_seconds=args.max_seconds,
+        min_seconds=0.0 if args.keep_all else args.min_seconds,
+        max_seconds=math.inf if args.keep_all else args.max_seconds,
         need_text=not args.no_text,
         channel=args.channel,
         allow_pipes=args.allow_pipes,
         threads=args.threads,
+        audio_format=args.audio_format,
     )
+    where = f" into {report.archives} archives" if report.archives else ""
     print(
         f"{args.dump_dir}: {report.seconds / 3600:.3f} hours, {report.utterances} utterances, "
         f"{report.speakers} speakers; {report.utterances - report.written} files left in place, "
-        f"{report.written} written as FLAC"
+        f"{report.written} written as FLAC{where}"
     )
     for rate, count in sorted(report.resampled_from_hz.items()):
         print(f"  resampled {count} from {rate} to {args.sample_rate} Hz")
-    _print_left_out(report.too_short, f"shorter than {args.min_seconds:g} s")
-    _print_left_out(report.too_long, f"longer than {args.max_seconds:g} s")
+    if not args.keep_all:
+        _print_left_out(report.too_short, f"shorter than {args.min_seconds:g} s")
+        _print_left_out(report.too_long, f"longer than {args.max_seconds:g} s")
     return 0
 
 

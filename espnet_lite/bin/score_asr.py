@@ -1,4 +1,4 @@
-"""Score a hypothesis file: WER, CER and TER as NIST sclite counts them."""
+"""Score a hypothesis file: WER, CER and TER, or a model of phones' PER, as NIST sclite counts them."""
 
 import json
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from espnet_lite.bin.arguments import parser
 from espnet_lite.errors import InputError, reports_input_errors
+
+KINDS = ("wer", "cer", "ter", "per")
 
 
 @reports_input_errors
@@ -16,7 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument(
         "--tokenizer_of",
         type=Path,
-        help="packed model or tokenizer folder: for the TER, and its symbols (<noise>) are not scored",
+        help="packed model or tokenizer folder: for the TER, and its symbols (<noise>) are not "
+        "scored; one of phones has hypotheses of phones and is scored by the PER alone",
+    )
+    arguments.add_argument(
+        "--lexicon",
+        type=Path,
+        metavar="FILE",
+        help="for phones: of reference words that the tokenizer has no pronunciation of",
     )
     arguments.add_argument("--output_dir", type=Path, required=True, help="gets score.json, *.txt")
     arguments.add_argument(
@@ -37,10 +46,15 @@ def main(argv: list[str] | None = None) -> int:
 
     splits = {"wer": words, "cer": characters}
     pairs = read_pairs(args.data_dir / "text", args.hyp)
-    if args.tokenizer_of is not None:
-        tokenizer = _load_tokenizer(args.tokenizer_of)
+    tokenizer = _load_tokenizer(args.tokenizer_of) if args.tokenizer_of is not None else None
+    if tokenizer is not None:
         splits["ter"] = tokens_of(tokenizer)
         pairs = without_symbols(pairs, tokenizer.nlsyms)
+    if tokenizer is not None and tokenizer.kind == "phone":
+        splits = {"per": words}
+        pairs = _in_phones(pairs, tokenizer, args)
+    elif args.lexicon is not None:
+        raise InputError("needs a --tokenizer_of phones", where="--lexicon", fix="leave it out")
     speakers = read_speakers(args.data_dir / "utt2spk", pairs)
     scores = {kind: score_pairs(pairs, split, speakers=speakers) for kind, split in splits.items()}
     _write(scores, args.output_dir, title=args.hyp.as_posix(), trn=args.trn)
@@ -63,6 +77,22 @@ def _load_tokenizer(path: Path):
     return Tokenizer.from_dict(header["tokenizer"])
 
 
+def _in_phones(pairs: dict, tokenizer, args) -> dict:
+    """Return the pairs with references in phones; print the words said by the oov_phone."""
+    from espnet_lite.score.transcripts import phones_of_references
+    from espnet_lite.text.lexicon import missing_text, missing_words, read_lexicon
+
+    splitter = tokenizer.splitter
+    if args.lexicon is not None:
+        splitter = splitter.extended(read_lexicon(args.lexicon))
+    references = args.data_dir / "text"
+    said = phones_of_references(pairs, splitter, where=references)
+    if missing := splitter.missing({name: text for name, (text, _) in pairs.items()}):
+        words = missing_text(missing_words(missing, {}))
+        print(f"{references}: {splitter.oov_phone} for {words} without a pronunciation")
+    return said
+
+
 def _write(scores: dict, folder: Path, *, title: str, trn: bool) -> None:
     """Write tables and alignments, and `score.json` last: where it is, the rest is whole."""
     from espnet_lite.files import write_text
@@ -71,6 +101,9 @@ def _write(scores: dict, folder: Path, *, title: str, trn: bool) -> None:
     from espnet_lite.score.tables import alignment_text, score_tables
 
     (folder / "score.json").unlink(missing_ok=True)
+    for kind in KINDS:  # of another tokenizer, scored here before
+        if kind not in scores:
+            (folder / f"{kind}.txt").unlink(missing_ok=True)
     for kind, score in scores.items():
         write_text(folder / f"{kind}.txt", score_tables(score, title=f"{kind.upper()} of {title}"))
         if trn:
@@ -78,7 +111,9 @@ def _write(scores: dict, folder: Path, *, title: str, trn: bool) -> None:
             hypothesis = {name: pair.hypothesis for name, pair in score.alignments.items()}
             write_trn(folder / "trn" / f"{kind}.ref.trn", reference, speakers=score.speakers)
             write_trn(folder / "trn" / f"{kind}.hyp.trn", hypothesis, speakers=score.speakers)
-    write_text(folder / "alignments.txt", alignment_text(scores["wer"]))
+    write_text(
+        folder / "alignments.txt", alignment_text(scores["per" if "per" in scores else "wer"])
+    )
     plain = scores_to_plain(scores)
     text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False)
     write_text(folder / "score.json", text + "\n")

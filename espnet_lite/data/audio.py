@@ -11,7 +11,7 @@ from espnet_lite.data.recording import open_recording
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of a recording says; `frames` are samples of one channel.
+    """What the header of a recording says; `frames` are samples of one channel, in the part asked for.
 
     `is_lossless_16_bit`: 16-bit samples without loss, in a file or archive, not a pipe.
     """
@@ -22,15 +22,28 @@ class AudioInfo:
     is_lossless_16_bit: bool
 
 
-def audio_info(entry: str, *, allow_pipes: bool = False) -> AudioInfo:
-    """Return what the header of a recording says; archives and pipes are read whole.
+def audio_info(
+    entry: str,
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    allow_pipes: bool = False,
+) -> AudioInfo:
+    """Return what the header of a recording says; a pipe is read whole.
+
+    Args:
+        entry: a path, `ark:offset`, or (with `allow_pipes`) a pipe.
+        start_seconds, end_seconds: the part whose frames are counted; None for begin and end.
+        allow_pipes: run the command of an entry that ends with a bar (never through a shell).
 
     Raises:
-        InputError: missing, empty, truncated (as far as the header tells) or undecodable audio.
+        InputError: missing, empty, truncated (as far as the header tells) or undecodable audio, a
+            part outside of the recording.
     """
     with open_recording(entry, channel="mix", allow_pipes=allow_pipes) as recording:
+        first, last = recording.span(start_seconds, end_seconds)
         return AudioInfo(
-            frames=recording.frames,
+            frames=last - first,
             sample_rate=recording.sample_rate,
             channels=recording.channels,
             is_lossless_16_bit=recording.is_lossless_16_bit,

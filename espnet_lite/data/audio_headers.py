@@ -7,7 +7,7 @@ up to the last whole page. FLAC and MP3 need no help: there its frame count is t
 import os
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import IOBase
 
 # A program that writes WAV into a pipe does not know the length: sox leaves 0x7ffff000-ish, ffmpeg
 # 0xffffffff. No size from here on is a promise.
@@ -28,13 +28,14 @@ class Shortfall:
         return f"truncated: the header says {self.promised} {self.unit}, the file has {self.found}"
 
 
-def find_shortfall(file: BinaryIO) -> Shortfall | None:
+def find_shortfall(file: IOBase) -> Shortfall | None:
     """Return what is missing from the audio that begins at the file's position, or None.
 
     The position is kept. A format that is not known here gives None.
     """
     begin = file.tell()
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(begin)
     magic = file.read(4)
     file.seek(begin)
     if magic == b"RIFF":
@@ -49,7 +50,7 @@ def find_shortfall(file: BinaryIO) -> Shortfall | None:
     return found
 
 
-def _riff_shortfall(file: BinaryIO, size: int) -> Shortfall | None:
+def _riff_shortfall(file: IOBase, size: int) -> Shortfall | None:
     file.seek(12, os.SEEK_CUR)
     block_align = 0
     while len(header := file.read(8)) == 8:
@@ -70,7 +71,7 @@ def _riff_shortfall(file: BinaryIO, size: int) -> Shortfall | None:
     return None
 
 
-def _sphere_shortfall(file: BinaryIO, size: int) -> Shortfall | None:
+def _sphere_shortfall(file: IOBase, size: int) -> Shortfall | None:
     begin = file.tell()
     lines = file.read(1024).split(b"\n")
     fields = {}
@@ -88,7 +89,7 @@ def _sphere_shortfall(file: BinaryIO, size: int) -> Shortfall | None:
     return Shortfall(fields[b"sample_count"], max(0, there))
 
 
-def _ogg_shortfall(file: BinaryIO, size: int) -> Shortfall | None:
+def _ogg_shortfall(file: IOBase, size: int) -> Shortfall | None:
     file.seek(max(file.tell(), size - LARGEST_OGG_PAGE_BYTES))
     tail = file.read()
     page = tail.rfind(b"OggS")

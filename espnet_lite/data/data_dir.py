@@ -16,42 +16,39 @@ directory, as in Kaldi.
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from espnet_lite.data.table_file import BLOCK_BYTES, IndexedTable, TableFile, index_table
 from espnet_lite.data.tables import (
-    BLANKS,
     byte_order,
     fix_command,
     read_table,
     speakers_to_utterances,
     write_table,
 )
+from espnet_lite.data.utterance_table import (
+    FolderTables,
+    SegmentArrays,
+    Utterance,
+    UtteranceTable,
+)
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_folder
 
+__all__ = [
+    "Segment",
+    "Utterance",
+    "parse_count",
+    "parse_segment",
+    "read_data_dir",
+    "write_data_dir",
+]
 
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One utterance of a data directory.
-
-    Attributes:
-        id: unique name, begins with the speaker.
-        audio: the wav.scp entry: a path, `ark:offset`, or a pipe.
-        start_seconds, end_seconds: the part of the recording; None for its begin and end.
-        text: words parted by single spaces; None for unlabelled data.
-        speaker: speaker name.
-        num_samples: samples at the rate of the dump stage; None where not measured.
-    """
-
-    id: str
-    audio: str
-    start_seconds: float | None
-    end_seconds: float | None
-    text: str | None
-    speaker: str
-    num_samples: int | None
+_MOST_SAMPLES = 2**62  # far beyond any recording; sums of some still fit in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,46 +88,55 @@ def parse_segment(value: str, *, where: str) -> Segment:
     return Segment(fields[0], start, None if to_the_end else end)
 
 
-def read_data_dir(folder: Path | str, *, need_text: bool = True) -> list[Utterance]:
+def read_data_dir(
+    folder: Path | str, *, need_text: bool = True, block_bytes: int = BLOCK_BYTES
+) -> UtteranceTable:
     """Return the utterances of a data directory in byte order of their ids.
+
+    They are read from the tables when asked for; every line is checked now.
 
     Args:
         folder: the data directory.
         need_text: False lets `text` be absent; where it is there it is read.
+        block_bytes: of a table are looked at together.
 
     Raises:
         InputError: a table is missing or malformed, or the tables speak of different utterances.
             The audio itself is not opened; `validate_data_dir` checks more rules.
     """
     folder = Path(folder)
-    recordings = read_table(folder / "wav.scp")
-    segments = _read_segments(folder, recordings)
-    ids = list(recordings if segments is None else segments)
-    if not ids:
-        raise InputError("no utterances", where=folder / "wav.scp")
-    speakers = _read_matching(folder, "utt2spk", ids)
-    has_text = need_text or (folder / "text").exists()
-    texts = _read_matching(folder, "text", ids) if has_text else None
-    has_samples = (folder / "utt2num_samples").exists()
-    num_samples = _read_matching(folder, "utt2num_samples", ids) if has_samples else None
-    utterances = []
-    samples_path = folder / "utt2num_samples"
-    for line, key in enumerate(ids, start=1):
-        segment = Segment(key, 0.0, None) if segments is None else segments[key]
-        utterances.append(
-            Utterance(
-                id=key,
-                audio=recordings[segment.recording],
-                start_seconds=None if segments is None else segment.start_seconds,
-                end_seconds=segment.end_seconds,
-                text=None if texts is None else BLANKS.sub(" ", texts[key]),
-                speaker=speakers[key],
-                num_samples=None
-                if num_samples is None
-                else parse_count(num_samples[key], where=f"{samples_path}:{line}"),
-            )
+    has_segments = (folder / "segments").exists()
+    audio = index_table(folder / "wav.scp", block_bytes=block_bytes)
+    named = index_table(folder / "segments", block_bytes=block_bytes) if has_segments else audio
+    keys = None if named is None else named.keys
+
+    def index(name: str, *, with_numbers: bool = False) -> IndexedTable | None:
+        return index_table(
+            folder / name, same_keys=keys, with_numbers=with_numbers, block_bytes=block_bytes
         )
-    return utterances
+
+    speakers = index("utt2spk")
+    has_text = need_text or (folder / "text").exists()
+    texts = index("text") if has_text else None
+    has_samples = (folder / "utt2num_samples").exists()
+    samples = index("utt2num_samples", with_numbers=True) if has_samples else None
+
+    needed = [audio, named, speakers, *([texts] * has_text), *([samples] * has_samples)]
+    if not all(table is not None and table.is_proven for table in needed):
+        _check_line_by_line(folder, has_text=has_text, has_samples=has_samples)
+    if audio is None or named is None or speakers is None or None in needed:
+        raise InputError("changed while it was being read", where=folder, fix="run again")
+    return UtteranceTable(
+        [
+            FolderTables(
+                audio=audio.file,
+                speakers=speakers.file,
+                texts=None if texts is None else texts.file,
+                segments=_segment_arrays(folder, audio.file, named.file) if has_segments else None,
+                num_samples=None if samples is None else _numbers(samples),
+            )
+        ]
+    )
 
 
 def parse_count(value: str, *, where: str) -> int:
@@ -139,7 +145,8 @@ def parse_count(value: str, *, where: str) -> int:
     Raises:
         InputError: it is not one.
     """
-    if not (value.isascii() and value.isdigit()) or int(value) == 0:
+    is_number = value.isascii() and value.isdigit()
+    if not is_number or not 0 < int(value) <= _MOST_SAMPLES:
         raise InputError(f"'{value}', expected a positive number of samples", where=where)
     return int(value)
 
@@ -171,12 +178,40 @@ def write_data_dir(folder: Path | str, utterances: Iterable[Utterance]) -> None:
             write_table(target / "wav.scp", {row.id: row.audio for row in rows})
 
 
-def _read_segments(folder: Path, recordings: dict[str, str]) -> dict[str, Segment] | None:
+def _check_line_by_line(folder: Path, *, has_text: bool, has_samples: bool) -> None:
+    """Raise for the first fault of the tables; not every table that looks odd has one."""
+    recordings = read_table(folder / "wav.scp")
+    ids = list(recordings)
+    if (folder / "segments").exists():
+        segments = read_table(folder / "segments")
+        for _ in _segments(folder, segments.items(), recordings):
+            pass
+        ids = list(segments)
+    if not ids:
+        raise InputError("no utterances", where=folder / "wav.scp")
+    _read_matching(folder, "utt2spk", ids)
+    if has_text:
+        _read_matching(folder, "text", ids)
+    if has_samples:
+        path = folder / "utt2num_samples"
+        for line, value in enumerate(_read_matching(folder, path.name, ids).values(), start=1):
+            parse_count(value, where=f"{path}:{line}")
+
+
+def _numbers(table: IndexedTable) -> np.ndarray:
+    if table.numbers is not None:
+        return table.numbers
+    file = table.file
+    rows = enumerate(file, start=1)
+    return np.array([parse_count(v, where=f"{file.path}:{n}") for n, (_, v) in rows], np.int64)
+
+
+def _segments(
+    folder: Path, rows: Iterable[tuple[str, str]], recordings: Container[str]
+) -> Iterator[Segment]:
+    """Yield the segments of the rows of a segments file."""
     path = folder / "segments"
-    if not path.exists():
-        return None
-    segments = {}
-    for line, (key, value) in enumerate(read_table(path).items(), start=1):
+    for line, (key, value) in enumerate(rows, start=1):
         segment = parse_segment(value, where=f"{path}:{line}")
         if segment.recording not in recordings:
             raise InputError(
@@ -184,8 +219,21 @@ def _read_segments(folder: Path, recordings: dict[str, str]) -> dict[str, Segmen
                 where=f"{path}:{line}",
                 fix=fix_command(folder),
             )
-        segments[key] = segment
-    return segments
+        yield segment
+
+
+def _segment_arrays(folder: Path, audio: TableFile, segments: TableFile) -> SegmentArrays:
+    lines = {name: line for line, (name, _) in enumerate(audio)}
+    rows = [
+        (lines[s.recording], s.start_seconds, math.inf if s.end_seconds is None else s.end_seconds)
+        for s in _segments(folder, segments, lines)
+    ]
+    recordings, starts, ends = zip(*rows, strict=True)
+    return SegmentArrays(
+        recordings=np.array(recordings, dtype=np.int64),
+        start_seconds=np.array(starts, dtype=np.float64),
+        end_seconds=np.array(ends, dtype=np.float64),
+    )
 
 
 def _read_matching(folder: Path, name: str, ids: Sequence[str]) -> dict[str, str]:

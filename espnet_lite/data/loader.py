@@ -8,14 +8,24 @@ import numpy as np
 import torch
 
 from espnet_lite.data.audio import audio_info, change_speed, read_audio, speed_lengths, to_int16
-from espnet_lite.data.batching import draw_seed, epoch_generator, plan_batches, shard
+from espnet_lite.data.batching import (
+    BatchPlan,
+    batch_generator,
+    draw_seed,
+    epoch_generator,
+    plan_batches,
+)
 from espnet_lite.data.read_ahead import read_ahead
 from espnet_lite.data.recording import utterance_named
 from espnet_lite.data.utterance import TOKEN_PADDING, Batch, Utterance
+from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.errors import InputError
 
-# Purposes of the random numbers of an epoch; a draw for one never moves the draws for another.
-_BATCHES, _SPEEDS = 0, 1
+# Purposes of random numbers; a draw for one never moves the draws for another.
+_BATCHES, _SPEEDS = 0, 1  # of an epoch
+_NOISE = 2  # of a batch
+
+_PLANS_KEPT = 2  # of the epoch that is read, and of one whose batches are counted meanwhile
 
 
 @runtime_checkable
@@ -25,11 +35,19 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
+@runtime_checkable
+class Noise(Protocol):
+    """What the loader asks of a mixer of noise: samples in and out are float32 of equal length."""
+
+    def add(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray: ...
+
+
 class Loader:
     """Batches of a list of utterances, epoch after epoch.
 
     The content of a batch depends only on (utterances, seed, epoch, position), so a training
-    resumes at any batch. Samples are kept as 16-bit integers in memory, up to `cache_gigabytes`.
+    resumes at any batch, and processes that share it read every n-th batch each. Samples are kept as
+    16-bit integers in memory, up to `cache_gigabytes`.
     """
 
     def __init__(
@@ -45,14 +63,15 @@ class Loader:
         max_batch_utterances: int = 512,
         prefetch_batches: int = 4,
         short_first_epochs: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        short_only_epochs: int = 0,
+        short_only_seconds: float | int = 8.0,
         cache_gigabytes: float | int = 1.0,
+        noise: Noise | None = None,
     ):
         """Plan nothing yet; look up the lengths of utterances that have no `num_samples`.
 
         Args:
-            utterances: as `read_data_dir` returns them.
+            utterances: as `read_data_dir` returns them, or a list.
             tokenizer: text → token ids; None makes batches without tokens.
             sample_rate: of the model, in Hz; audio of another rate is refused.
             batch_seconds: budget of a batch: its longest utterance × its utterances, in seconds.
@@ -61,10 +80,12 @@ class Loader:
             speed_factors: one is drawn for each utterance in each epoch; 1.1 is a tenth faster.
             max_batch_utterances: most utterances in a batch.
             prefetch_batches: batches read ahead by the thread; 0 reads without a thread.
-            short_first_epochs: epochs 0 … n−1 go from short to long utterances (with shuffle),
-                which gets CTC off its plateau of blanks.
-            rank, world_size: this process takes every world_size-th batch.
+            short_first_epochs: the first n epochs of all utterances go from short to long (with
+                shuffle), which gets CTC off its plateau of blanks.
+            short_only_epochs: before them come n epochs of the utterances up to
+                `short_only_seconds` alone (with shuffle), for a corpus with few short ones.
             cache_gigabytes: memory for decoded samples, in 10⁹ bytes; 0 reads files every time.
+            noise: adds noise to each utterance after its speed change; None adds none.
 
         Raises:
             InputError: no utterances, a text missing, a senseless number, unreadable audio.
@@ -79,48 +100,66 @@ class Loader:
         self.speed_factors = np.asarray(speed_factors, dtype=np.float64)
         self.max_batch_utterances = max_batch_utterances
         self.prefetch_batches = prefetch_batches
-        self.short_first_epochs = short_first_epochs
-        self.rank = rank
-        self.world_size = world_size
-        self.num_samples = np.array([self._num_samples(u) for u in utterances], dtype=np.int64)
+        self.short_only_epochs = short_only_epochs if shuffle else 0
+        self.short_only_samples = round(short_only_seconds * sample_rate)
+        self.short_first_epochs = short_first_epochs if shuffle else 0
+        self.noise = noise
+        self.num_samples = self._all_num_samples()
+        if self.short_only_epochs and self.num_samples.min() > self.short_only_samples:
+            raise InputError(
+                f"no utterance of {short_only_seconds:g} s or less, the shortest has "
+                f"{self.num_samples.min() / sample_rate:.1f} s",
+                where="short_only_seconds",
+                fix="raise it, or set short_only_epochs to 0",
+            )
         self._cache: dict[int, np.ndarray] = {}
         self._cache_bytes_left = int(cache_gigabytes * 1e9)
-        self._planned: tuple[int, list[list[int]]] | None = None
+        self._plans: dict[int, BatchPlan] = {}  # by epoch, the one used last at the end
 
     def num_batches(self, epoch: int) -> int:
-        """Return the number of batches of this rank in an epoch (counted from 0)."""
-        plan = self._plan(epoch)
-        return len(shard(len(plan), rank=self.rank, world_size=self.world_size))
+        """Return the number of batches in an epoch (counted from 0)."""
+        return len(self._plan(epoch))
 
-    def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch (counted from 0) from position `start` on, on the CPU.
+    def batches(self, epoch: int, *, start: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Return the batches of an epoch (counted from 0), on the CPU.
+
+        They are those at positions start, start + step, … of the `num_batches(epoch)`: process r
+        of n begins at r and steps by n.
 
         Raises:
             InputError: while iterating: audio that is missing, truncated, undecodable, of another
                 rate, or of another length than `num_samples`; the utterance and file are named.
         """
         plan = self._plan(epoch)
-        positions = shard(len(plan), rank=self.rank, world_size=self.world_size)[start:]
         factors = self._factors(epoch)
         batches = (
-            self._make_batch(plan[position], factors, draw_seed(self.seed, epoch, position))
-            for position in positions
+            self._make_batch(
+                plan[position],
+                factors,
+                seed=draw_seed(self.seed, epoch, position),
+                noise_generator=batch_generator(self.seed, epoch, position, _NOISE),
+            )
+            for position in range(start, len(plan), step)
         )
         return read_ahead(batches, depth=self.prefetch_batches)
 
-    def _plan(self, epoch: int) -> list[list[int]]:
-        """Return the batches of all ranks as positions in `utterances`."""
-        if self._planned is None or self._planned[0] != epoch:
+    def _plan(self, epoch: int) -> BatchPlan:
+        """Return the batches as positions in `utterances`."""
+        plan = self._plans.pop(epoch, None)
+        if plan is None:
             generator = epoch_generator(self.seed, epoch, _BATCHES) if self.shuffle else None
             plan = plan_batches(
                 self._lengths(self._factors(epoch)),
                 batch_samples=self.batch_samples,
                 max_batch_utterances=self.max_batch_utterances,
                 generator=generator,
-                short_first=self.shuffle and epoch < self.short_first_epochs,
+                short_first=0 <= epoch - self.short_only_epochs < self.short_first_epochs,
+                max_samples=self.short_only_samples if epoch < self.short_only_epochs else None,
             )
-            self._planned = (epoch, plan)
-        return self._planned[1]
+        self._plans[epoch] = plan
+        while len(self._plans) > _PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def _factors(self, epoch: int) -> np.ndarray:
         generator = epoch_generator(self.seed, epoch, _SPEEDS)
@@ -130,6 +169,11 @@ class Loader:
     def _lengths(self, factors: np.ndarray) -> np.ndarray:
         """Return the samples of each utterance after its speed change."""
         return speed_lengths(self.num_samples, factors)
+
+    def _all_num_samples(self) -> np.ndarray:
+        if isinstance(self.utterances, UtteranceTable) and self.utterances.num_samples is not None:
+            return self.utterances.num_samples
+        return np.array([self._num_samples(u) for u in self.utterances], dtype=np.int64)
 
     def _num_samples(self, utterance: Utterance) -> int:
         if utterance.num_samples is not None:
@@ -141,15 +185,25 @@ class Loader:
         self._check_rate(utterance, info.sample_rate)
         return info.frames
 
-    def _make_batch(self, positions: list[int], factors: np.ndarray, seed: int) -> Batch:
-        chosen = [self.utterances[i] for i in positions]
+    def _make_batch(
+        self,
+        positions: np.ndarray,
+        factors: np.ndarray,
+        *,
+        seed: int,
+        noise_generator: np.random.Generator,
+    ) -> Batch:
+        chosen = [self.utterances[i] for i in positions.tolist()]
         speeds = factors[positions].tolist()
         lengths = speed_lengths(self.num_samples[positions], factors[positions]).tolist()
         waveform = np.zeros((len(chosen), max(lengths)), dtype=np.float32)
-        for row, (position, factor) in enumerate(zip(positions, speeds, strict=True)):
-            samples = self._samples(position).astype(np.float32)
+        for row, position in enumerate(positions.tolist()):
+            samples = self._samples(position, chosen[row]).astype(np.float32)
             samples *= 1 / 32768
-            waveform[row, : lengths[row]] = change_speed(samples, factor)
+            samples = change_speed(samples, speeds[row])
+            if self.noise is not None:
+                samples = self.noise.add(samples, noise_generator)
+            waveform[row, : lengths[row]] = samples
         tokens, token_lengths = self._tokens(chosen)
         return Batch(
             ids=[utterance.id for utterance in chosen],
@@ -170,12 +224,11 @@ class Loader:
             padded[: len(row)] = torch.tensor(row, dtype=torch.int64)
         return tokens, lengths
 
-    def _samples(self, position: int) -> np.ndarray:
+    def _samples(self, position: int, utterance: Utterance) -> np.ndarray:
         """Return the 16-bit samples of an utterance, from memory where they fit."""
         cached = self._cache.get(position)
         if cached is not None:
             return cached
-        utterance = self.utterances[position]
         samples = self._read(utterance)
         if len(samples) != self.num_samples[position]:
             raise InputError(
@@ -221,7 +274,8 @@ def _check(
         raise InputError(f"batch_seconds {batch_seconds}, expected a positive number of seconds")
     if not speed_factors or not all(0.1 <= factor <= 10 for factor in speed_factors):
         raise InputError(f"speed_factors {list(speed_factors)}, expected factors near 1.0")
-    if tokenizer is not None:
+    has_text = isinstance(utterances, UtteranceTable) and utterances.has_text
+    if tokenizer is not None and not has_text:
         for utterance in utterances:
             if utterance.text is None:
                 raise InputError("no text, expected one", where=f"utterance '{utterance.id}'")

@@ -2,13 +2,13 @@
 
 import contextlib
 import io
-import struct
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from espnet_lite.data.ark import audio_at
 from espnet_lite.data.audio_entries import AudioEntry, parse_entry, run_pipe
 from espnet_lite.data.audio_headers import find_shortfall
 from espnet_lite.errors import InputError
@@ -19,32 +19,6 @@ MAX_OVERSHOOT_SECONDS = 0.5
 LOSSLESS_FORMATS = ("WAV", "WAVEX", "FLAC", "NIST", "AIFF")
 _FETCH_AGAIN = "fetch the file again, or delete its line from wav.scp and run fix_data"
 _BLOCK_FRAMES = 1 << 20
-
-
-class _Samples:
-    """Samples in memory behind the part of soundfile.SoundFile that is used here."""
-
-    def __init__(self, samples: np.ndarray, sample_rate: int):
-        self.is_16_bit = samples.dtype == np.int16
-        if samples.dtype == np.uint8:  # 8-bit WAV is unsigned
-            samples = (samples.astype(np.float32) - 128.0) / 128.0
-        elif samples.dtype == np.int16:
-            samples = samples.astype(np.float32) / 32768.0
-        self.samples = samples.astype(np.float32).reshape(len(samples), -1)
-        self.samplerate = sample_rate
-        self.frames, self.channels = self.samples.shape
-        self.position = 0
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, frame: int) -> None:
-        self.position = frame
-
-    def read(self, frames: int, *, dtype: str, always_2d: bool) -> np.ndarray:
-        block = self.samples[self.position : self.position + frames]
-        self.position += len(block)
-        return block
 
 
 class Recording:
@@ -58,23 +32,24 @@ class Recording:
     """
 
     def __init__(
-        self, entry: str, file: "soundfile.SoundFile | _Samples", *, channel: int | str | None
+        self,
+        entry: str,
+        file: soundfile.SoundFile,
+        *,
+        is_pipe: bool,
+        channel: int | str | None,
     ):
-        is_sound_file = isinstance(file, soundfile.SoundFile)
         self.entry = entry
         self.frames = file.frames
         self.sample_rate = file.samplerate
         self.channels = file.channels
-        if is_sound_file:
-            is_pipe = not isinstance(file.name, str)
-            is_pcm_16 = file.format in LOSSLESS_FORMATS and file.subtype == "PCM_16"
-            self.is_lossless_16_bit = is_pcm_16 and not is_pipe
-        else:
-            self.is_lossless_16_bit = file.is_16_bit
+        self.is_lossless_16_bit = (
+            file.format in LOSSLESS_FORMATS and file.subtype == "PCM_16" and not is_pipe
+        )
         self._file = file
         self._channel = channel
-        self._can_seek = not is_sound_file or file.format in LOSSLESS_FORMATS
-        self._is_float = is_sound_file and file.subtype in ("FLOAT", "DOUBLE")
+        self._can_seek = file.format in LOSSLESS_FORMATS
+        self._is_float = file.subtype in ("FLOAT", "DOUBLE")
 
     def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         """Return (first frame, frame after the last) of a part; None for the begin and the end.
@@ -168,7 +143,13 @@ def open_recording(
         InputError: missing, empty or undecodable audio, a file shorter than its header says,
             several channels and no `channel`.
     """
-    with _open(entry, allow_pipes=allow_pipes) as file:
+    parsed = parse_entry(entry, allow_pipes=allow_pipes)
+    with contextlib.ExitStack() as stack:
+        if parsed.command is not None:
+            source = io.BytesIO(run_pipe(parsed.command))
+        else:
+            source = _checked_source(parsed, entry, stack)
+        file = stack.enter_context(_open_soundfile(source, entry))
         if file.channels > 1 and channel is None:
             raise InputError(
                 f"{file.channels} channels, expected 1",
@@ -181,22 +162,8 @@ def open_recording(
             )
         if file.frames == 0:
             raise InputError("no samples, expected audio", where=entry, fix=_FETCH_AGAIN)
-        yield Recording(entry, file, channel=channel)
-
-
-@contextlib.contextmanager
-def _open(entry: str, *, allow_pipes: bool) -> Iterator["soundfile.SoundFile | _Samples"]:
-    parsed = parse_entry(entry, allow_pipes=allow_pipes)
-    if parsed.command is not None:
-        with _open_soundfile(io.BytesIO(run_pipe(parsed.command)), entry) as file:
-            yield file
-        return
-    _check_file(parsed, entry)
-    if parsed.offset is not None:
-        yield _read_ark(entry, parsed.path)
-        return
-    with _open_soundfile(str(parsed.path), entry) as file:
-        yield file
+        is_pipe = parsed.command is not None
+        yield Recording(entry, file, is_pipe=is_pipe, channel=channel)
 
 
 @contextlib.contextmanager
@@ -208,20 +175,29 @@ def utterance_named(utterance_id: str) -> Iterator[None]:
         raise InputError(str(error), where=f"utterance '{utterance_id}'") from error
 
 
-def _open_soundfile(source: str | io.BytesIO, entry: str) -> soundfile.SoundFile:
+def _open_soundfile(source: str | io.BufferedIOBase, entry: str) -> soundfile.SoundFile:
     with _decode_faults_named(entry):
         return soundfile.SoundFile(source)
 
 
-def _check_file(parsed: AudioEntry, entry: str) -> None:
-    """Raise for a file that is missing, empty or shorter than its header says."""
+def _checked_source(
+    parsed: AudioEntry, entry: str, stack: contextlib.ExitStack
+) -> str | io.BufferedIOBase:
+    """Return the path of a file, or the open part of an archive that `stack` closes.
+
+    Raises:
+        InputError: a file that is missing, empty or shorter than its header says.
+    """
     try:
-        with parsed.path.open("rb") as file:
-            if parsed.path.stat().st_size <= (parsed.offset or 0):
-                what = "empty file" if parsed.offset is None else "offset beyond the archive's end"
-                raise InputError(f"{what}, expected audio", where=entry, fix=_FETCH_AGAIN)
-            file.seek(parsed.offset or 0)
-            shortfall = find_shortfall(file)
+        file = stack.enter_context(parsed.path.open("rb", buffering=0))
+        if os.fstat(file.fileno()).st_size <= (parsed.offset or 0):
+            what = "empty file" if parsed.offset is None else "offset beyond the archive's end"
+            raise InputError(f"{what}, expected audio", where=entry, fix=_FETCH_AGAIN)
+        source = file
+        if parsed.offset is not None:
+            with _decode_faults_named(entry):
+                source = audio_at(file, parsed.offset)
+        shortfall = find_shortfall(source)
     except OSError as error:
         raise InputError(
             f"cannot open audio file: {error.strerror}",
@@ -230,36 +206,18 @@ def _check_file(parsed: AudioEntry, entry: str) -> None:
         ) from error
     if shortfall is not None:
         raise InputError(str(shortfall), where=entry, fix=_FETCH_AGAIN)
+    return str(parsed.path) if parsed.offset is None else source
 
 
 @contextlib.contextmanager
 def _decode_faults_named(entry: str) -> Iterator[None]:
     try:
         yield
+    except InputError as error:
+        raise InputError(str(error), where=entry) from error
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"cannot be decoded as audio: {error.error_string}",
             where=entry,
             fix="fetch the file again, or convert it to WAV or FLAC",
         ) from error
-
-
-def _read_ark(entry: str, path: Path) -> _Samples:
-    """Return the audio at an offset of a Kaldi archive."""
-    import kaldiio
-    import kaldiio.python_wave
-
-    with path.open("rb") as file:
-        file.seek(int(entry.rpartition(":")[2]))
-        magic = file.read(5)
-    # Anything else in an archive is a matrix or a pickle, which kaldiio would load as well.
-    if magic != b"AUDIO" and magic[:4] not in (b"RIFF", b"fLaC"):
-        raise InputError(
-            f"bytes {magic!r} at this offset, expected RIFF, fLaC or AUDIO", where=entry
-        )
-    faults = (OSError, EOFError, ValueError, RuntimeError, struct.error, kaldiio.python_wave.Error)
-    try:
-        rate, samples = kaldiio.load_mat(entry)
-    except faults as error:
-        raise InputError(f"cannot be decoded as audio: {error}", where=entry) from error
-    return _Samples(samples, rate)

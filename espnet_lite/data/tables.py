@@ -30,6 +30,12 @@ def fix_command(folder: Path | str) -> str:
     return f"mend it: python -m espnet_lite.bin.fix_data {folder}"
 
 
+def split_row(line: str) -> tuple[str, str]:
+    """Return key and value of a line; the key of a blank line and a missing value are empty."""
+    key, *value = BLANKS.split(line.strip(" \t"), maxsplit=1)
+    return key, value[0] if value else ""
+
+
 def read_rows(path: Path | str) -> list[Row]:
     """Return the lines of a table in file order, whatever their order and keys are.
 
@@ -41,14 +47,14 @@ def read_rows(path: Path | str) -> list[Row]:
     path = Path(path)
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
-        parts = BLANKS.split(line.strip(" \t"), maxsplit=1)
-        if not parts[0]:
+        key, value = split_row(line)
+        if not key:
             raise InputError(
                 "empty line, expected '<id> <value>'",
                 where=f"{path}:{number}",
                 fix=fix_command(path.parent),
             )
-        rows.append(Row(number, parts[0], parts[1] if len(parts) > 1 else ""))
+        rows.append(Row(number, key, value))
     return rows
 
 

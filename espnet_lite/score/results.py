@@ -36,8 +36,7 @@ NEEDED: dict[str, tuple[type, ...]] = {
     "decode.rtf.*": (int, float),
     "environment": (dict,),
     "scores.*.utterances": (int,),
-    "scores.*.words": (int,),
-    **{f"scores.*.wer.counts.{key}": (int,) for key in COUNTS},
+    "scores.*.wer": (dict, type(None)),
     "scores.*.cer": (dict, type(None)),
     "scores.*.ter": (dict, type(None)),
 }
@@ -69,9 +68,11 @@ def check_row(row: Mapping, *, where: object) -> None:
     """
     for key, types in NEEDED.items():
         _check(row, key.split("."), types, where=where, above="")
+    main, whole = headline_kind(row), headline_unit(row)
     for name, score in row["scores"].items():
-        for kind in ("cer", "ter"):
-            for key in COUNTS if score[kind] is not None else ():
+        _check(score, [whole], (int,), where=where, above=f"scores.{name}")
+        for kind in dict.fromkeys((main, "wer", "cer", "ter")):
+            for key in COUNTS if kind == main or score[kind] is not None else ():
                 _check(score, [kind, "counts", key], (int,), where=where, above=f"scores.{name}")
     for name in row["dev_sets"]:
         if name not in row["scores"]:
@@ -81,6 +82,16 @@ def check_row(row: Mapping, *, where: object) -> None:
             raise InputError(f"missing key 'decode.rtf.{name}'", where=where)
     if not row["dev_sets"]:
         raise InputError("key 'dev_sets' is empty; the headline is chosen on one", where=where)
+
+
+def headline_kind(row: Mapping) -> str:
+    """Return what a row is chosen by: "wer", or "per" where any of its sets is scored in phones."""
+    return "per" if any("per" in score for score in row["scores"].values()) else "wer"
+
+
+def headline_unit(row: Mapping) -> str:
+    """Return what that rate counts: the key of `words` or `phones` in the scores of a set."""
+    return {"wer": "words", "per": "phones"}[headline_kind(row)]
 
 
 def _check(value, keys: Sequence[str], types: tuple, *, where: object, above: str) -> None:
@@ -224,7 +235,12 @@ def _scored(folder: Path) -> dict:
     path = folder / "score" / "score.json"
     scored = read_json(path, fix=SCORE_AGAIN)
     kept = {}
-    for key in ("utterances", "words", "wer", "cer", "ter"):
+    kinds = (
+        ("phones", "per", "wer", "cer", "ter")
+        if "per" in scored
+        else ("words", "wer", "cer", "ter")
+    )
+    for key in ("utterances", *kinds):
         if key not in scored:
             raise InputError(f"missing key '{key}'", where=path, fix=SCORE_AGAIN)
         kept[key] = scored[key]

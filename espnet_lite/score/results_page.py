@@ -4,16 +4,31 @@ from collections.abc import Mapping, Sequence
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
+from espnet_lite.score.results import headline_kind, headline_unit
 
 STAR = "★"
 ABSENT = "-"
+
+_RTF = "RTF: seconds that one process computes for a second of audio."
+# What the page says of its tables of scores, by the rate of their rows.
+_COLUMNS = {
+    "wer": "Columns are those of NIST sclite (Snt utterances, Wrd reference words; Corr, Sub, Del, "
+    "Ins, WER in percent of the words, S.Err in percent of the utterances). CER counts the "
+    f"space between words as a character; TER is over the model's own tokens. {_RTF}",
+    "per": "PER is the phone error rate of a model that writes phones, no word error rate (Snt "
+    "utterances, Phn phones of the reference words, each by its first pronunciation, or by the "
+    "model's oov phone where it has none; Corr, Sub, Del, Ins, PER in percent of the phones, S.Err in percent of the utterances). WER and CER are "
+    f"not defined for it. {_RTF}",
+}
 
 
 def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> str:
     """Return the Markdown of a recipe's results.
 
     The headline row, bold and starred, has the lowest WER on the first dev set, never on a test
-    set. Rows stand in the order of that WER, ties by name.
+    set. Rows stand in the order of that WER, ties by name. Models of phones, which have a PER and
+    no WER, come after all others in the order of their PER; the headline is one only where there
+    is no other.
 
     Args:
         rows: `{row name: row}`, checked by `results.check_row`; at least one.
@@ -22,21 +37,17 @@ def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> st
     Raises:
         InputError: rows whose first dev sets differ, as then there is nothing to compare.
     """
-    ordered = _by_dev_wer(rows)
+    ordered = _by_dev_rate(rows)
     headline = ordered[0]
-    dev = headline["dev_sets"][0]
-    wer = _rate(headline, dev, "wer", "err")
+    dev, kind = headline["dev_sets"][0], headline_kind(headline)
+    rate = _rate(headline, dev, kind, "err")
     parts = [
         f"# Results: {headline['title']}",
-        f"{STAR} **{headline['row']}** is the headline row: the lowest WER on `{dev}` ({wer} %), "
-        "chosen there and not on a test set.",
+        f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
+        f"({rate} %), chosen there and not on a test set.",
         _summary(ordered),
         "## Scores",
-        "Columns are those of NIST sclite (Snt utterances, Wrd reference words; Corr, Sub, Del, "
-        "Ins, WER in percent of the words, S.Err in percent of the utterances). CER counts the "
-        "space between words as a character; TER is over the model's own tokens. RTF: seconds "
-        "that one process computes for a second of audio.",
-        _scores(ordered),
+        *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
         *(_details(row) for row in ordered),
     ]
     if notes and notes.strip():
@@ -45,7 +56,7 @@ def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _by_dev_wer(rows: Mapping[str, Mapping]) -> list[Mapping]:
+def _by_dev_rate(rows: Mapping[str, Mapping]) -> list[Mapping]:
     first_name, first = next(iter(rows.items()))
     dev = first["dev_sets"][0]
     for name, row in rows.items():
@@ -56,18 +67,24 @@ def _by_dev_wer(rows: Mapping[str, Mapping]) -> list[Mapping]:
                 fix="give --dev_sets alike for all rows",
             )
 
-    def dev_wer(row: Mapping) -> tuple[float, str]:
-        counts = row["scores"][dev]["wer"]["counts"]
+    def dev_rate(row: Mapping) -> tuple[bool, float, str]:
+        kind = headline_kind(row)
+        counts = row["scores"][dev][kind]["counts"]
         rate = counts["err"] / counts["tokens"] if counts["tokens"] else float("inf")
-        return rate, row["row"]
+        return kind != "wer", rate, row["row"]
 
-    return sorted(rows.values(), key=dev_wer)
+    return sorted(rows.values(), key=dev_rate)
+
+
+def _kinds(ordered: Sequence[Mapping]) -> list[str]:
+    """Return "wer", "per" or both: what the rows are scored by, in their order."""
+    return list(dict.fromkeys(map(headline_kind, ordered)))
 
 
 def _summary(ordered: Sequence[Mapping]) -> str:
-    sets = _sets(ordered)
+    rates = [(kind, name) for kind in _kinds(ordered) for name in _sets(ordered)]
     header = ["model", "parameters", "bytes", "training minutes", "core-minutes", "updates"]
-    header += ["audio hours", *(f"WER {name}" for name in sets)]
+    header += ["audio hours", *(f"{kind.upper()} {name}" for kind, name in rates)]
     lines = []
     for index, row in enumerate(ordered):
         record = row["record"]
@@ -79,7 +96,7 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             _decimal(record.get("core_minutes")),
             _number(record["updates"]),
             _decimal(record.get("audio_hours")),
-            *(_rate(row, name, "wer", "err") for name in sets),
+            *(_rate(row, name, kind, "err") for kind, name in rates),
         ]
         if index == 0:
             cells = [f"**{cell}**" for cell in cells]
@@ -88,11 +105,16 @@ def _summary(ordered: Sequence[Mapping]) -> str:
     return markdown_table(header, lines)
 
 
-def _scores(ordered: Sequence[Mapping]) -> str:
-    header = ["model", "set", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "WER", "S.Err"]
-    header += ["CER", "TER", "RTF"]
+def _scores(ordered: Sequence[Mapping], kind: str) -> str:
+    """Return the table of the rows that are scored by `kind`, "wer" or "per"."""
+    further = {"wer": ("cer", "ter"), "per": ()}[kind]
+    header = ["model", "set", "Snt", {"wer": "Wrd", "per": "Phn"}[kind]]
+    header += ["Corr", "Sub", "Del", "Ins", kind.upper(), "S.Err"]
+    header += [*map(str.upper, further), "RTF"]
     lines = []
     for index, row in enumerate(ordered):
+        if headline_kind(row) != kind:
+            continue
         for name in [name for name in _sets(ordered) if name in row["scores"]]:
             score = row["scores"][name]
             lines.append(
@@ -100,11 +122,10 @@ def _scores(ordered: Sequence[Mapping]) -> str:
                     f"{STAR} **{row['row']}**" if index == 0 else row["row"],
                     name,
                     _number(score["utterances"]),
-                    _number(score["words"]),
-                    *(_rate(row, name, "wer", key) for key in ("corr", "sub", "del", "ins")),
-                    *(_rate(row, name, "wer", key) for key in ("err", "s_err")),
-                    _rate(row, name, "cer", "err"),
-                    _rate(row, name, "ter", "err"),
+                    _number(score[headline_unit(row)]),
+                    *(_rate(row, name, kind, key) for key in ("corr", "sub", "del", "ins")),
+                    *(_rate(row, name, kind, key) for key in ("err", "s_err")),
+                    *(_rate(row, name, rate, "err") for rate in further),
                     f"{row['decode']['rtf'][name]:.4f}",
                 ]
             )

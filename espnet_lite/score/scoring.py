@@ -70,9 +70,15 @@ def counts_to_plain(counts: Counts) -> dict:
 
 
 def scores_to_plain(scores: Mapping[str, SetScore]) -> dict:
-    """Return `score.json` of `{"wer": ..., "cer": ..., ["ter": ...]}`; without TER it is null."""
-    wer = scores["wer"].total
-    plain = {"utterances": wer.utterances, "words": wer.tokens, "ter": None}
+    """Return `score.json` of `{"wer": ..., "cer": ..., ["ter": ...]}` or of `{"per": ...}`.
+
+    WER, CER and TER that are not given are null: a model of phones has the phone error rate alone,
+    and then `phones` stands in the place of `words`.
+    """
+    kind = "per" if "per" in scores else "wer"
+    total = scores[kind].total
+    plain = {"utterances": total.utterances, "wer": None, "cer": None, "ter": None}
+    plain["words" if kind == "wer" else "phones"] = total.tokens
     for kind, score in scores.items():
         speakers = score.by_speaker.items()
         plain[kind] = counts_to_plain(score.total)

@@ -1,4 +1,4 @@
-"""Reading `text` and `utt2spk` for scoring, and what a token is: word, character or model token."""
+"""Reading `text` and `utt2spk` for scoring, and what a token is: word, character, phone or model token."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.files import read_lines
+from espnet_lite.text.lexicon import missing_text, missing_words
+from espnet_lite.text.phone import PhoneSplitter
 
 SPACE = "<space>"  # the space between words as a token of the CER, as in ESPnet
 
@@ -106,6 +108,36 @@ def tokens_of(tokenizer) -> Callable[[str], list[str]]:
     Pieces that its table lacks stay as they are written, so two unknown ones are not alike.
     """
     return lambda text: tokenizer.split(" ".join(words(text)))
+
+
+def phones_of_references(
+    pairs: Mapping[str, tuple[str, str]], splitter: PhoneSplitter, *, where: object
+) -> dict[str, tuple[str, str]]:
+    """Return the pairs with the words of the references said in phones, as training had them.
+
+    Hypotheses of a model of phones are phones already. A splitter with an `oov_phone` says words
+    without a pronunciation by it.
+
+    Args:
+        splitter: the model's.
+        where: the references' file, to name it.
+
+    Raises:
+        InputError: a word without a pronunciation: their number, the first ten and an utterance.
+    """
+    if splitter.oov_phone is None:
+        references = {name: reference for name, (reference, _) in pairs.items()}
+        if missing := splitter.missing(references):
+            words = missing_words(missing, {})
+            raise InputError(
+                f"the tokenizer has no pronunciation of {missing_text(words)}",
+                where=f"{where}, utterance '{missing[words[0]]}'",
+                fix="give --lexicon FILE with these words",
+            )
+    return {
+        name: (" ".join(splitter.split(reference)), hypothesis)
+        for name, (reference, hypothesis) in pairs.items()
+    }
 
 
 def without_symbols(

@@ -1,5 +1,6 @@
 """The training of a recognizer: joins configuration, data, model and trainer."""
 
+import contextlib
 import json
 import math
 import time
@@ -18,7 +19,8 @@ from espnet_lite.files import write_text
 from espnet_lite.locks import folder_lock
 from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.numerics import pick_device, use_fast_matmul
-from espnet_lite.text.tokenizer import Tokenizer
+from espnet_lite.text.tokenizer import TOKENIZER_FILES, Tokenizer
+from espnet_lite.train.distributed import joined_processes
 from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
 from espnet_lite.train.options import TrainOptions
 from espnet_lite.train.trainer import REQUEUE, Trainer
@@ -31,15 +33,23 @@ class DataOptions:
     batch_seconds: float = 80.0  # padded seconds in a batch
     speed_factors: tuple[float, ...] = (0.9, 1.0, 1.1)  # drawn for each utterance and epoch
     short_first_epochs: int = 0  # first epochs from short to long utterances
+    short_only_epochs: int = 0  # epochs before them, of utterances up to short_only_seconds alone
+    short_only_seconds: float = 8.0
     max_batch_utterances: int = 256
+    noise_dir: str | None = None  # folder of noise recordings to add on the fly; null: none
+    noise_probability: float = 0.5  # of an utterance to get noise
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)  # signal-to-noise ratio is drawn between
 
     def __post_init__(self):
         check_numbers(self, "batch_seconds", above=0)
         check_numbers(self, "speed_factors", at_least=0.1, at_most=10)
         if not self.speed_factors:
             raise ValueError("speed_factors are none, expected [1.0] for audio as it is")
-        check_numbers(self, "short_first_epochs", at_least=0)
+        check_numbers(self, "short_first_epochs short_only_epochs", at_least=0)
+        check_numbers(self, "short_only_seconds", above=0)
         check_numbers(self, "max_batch_utterances", at_least=1)
+        check_numbers(self, "noise_probability", at_least=0, at_most=1)
+        check_numbers(self, "noise_snr_db", at_least=-50, at_most=100)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,8 @@ def build_loaders(
         seed=config.train.seed,
         speed_factors=config.data.speed_factors,
         short_first_epochs=config.data.short_first_epochs,
+        short_only_epochs=config.data.short_only_epochs,
+        short_only_seconds=config.data.short_only_seconds,
         max_batch_utterances=config.data.max_batch_utterances,
     )
     dev_loader = Loader(
@@ -123,44 +135,57 @@ def train_asr(
     Raises:
         InputError: anything the user can mend, each with its file or key.
     """
-    config = load_config(config_file, TrainAsrConfig, overrides)
-    tokenizer = Tokenizer.load(tokenizer_dir)
-    train, dev = read_sets(train_dirs), read_sets(dev_dirs)
-    inputs = {
+    with joined_processes() as processes, contextlib.ExitStack() as held:
+        with processes.first_goes_first():
+            if processes.is_first:
+                held.enter_context(folder_lock(expdir))
+            # All that can fail comes before the old experiment is moved or changed.
+            config = load_config(config_file, TrainAsrConfig, overrides)
+            tokenizer = Tokenizer.load(tokenizer_dir)
+            train, dev = read_sets(train_dirs), read_sets(dev_dirs)
+            device = pick_device(device_name, local_rank=processes.local_rank)
+            use_fast_matmul(device)
+            if config.train.threads is not None:
+                torch.set_num_threads(config.train.threads)
+            model = build_model(config, vocab=tokenizer.vocab, cmvn_file=cmvn_file)
+            train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
+            trainer = Trainer(
+                model,
+                config.train,
+                train_loader=train_loader,
+                dev_loader=dev_loader,
+                folder=expdir,
+                device=device,
+                processes=processes,
+            )
+            parameters = sum(p.numel() for p in model.parameters())
+            if processes.is_first:
+                trainer.check_criterion()
+                inputs = _fingerprints(train_dirs, dev_dirs, tokenizer_dir, cmvn_file)
+                if fresh:
+                    move_aside(expdir)
+                open_experiment(expdir, to_plain(config), inputs, command)
+                tokenizer.save(expdir / "tokenizer")
+                print(f"{expdir}: {parameters / 1e6:.2f} M parameters, {len(train)} utterances")
+        done = trainer.run()
+        if processes.is_first and not done:
+            print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
+        if processes.is_first and done:
+            record = training_record(config, trainer, config_file, command, train, parameters)
+            write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
+    return 0 if done else REQUEUE
+
+
+def _fingerprints(
+    train_dirs: list[Path], dev_dirs: list[Path], tokenizer_dir: Path, cmvn_file: Path | None
+) -> dict[str, str | None]:
+    """Return a hash of each kind of input; a training goes on only with the same ones."""
+    return {
         "train": fingerprint([d / name for d in train_dirs for name in ("wav.scp", "text")]),
         "dev": fingerprint([d / name for d in dev_dirs for name in ("wav.scp", "text")]),
         "tokens": fingerprint(_tokenizer_files(tokenizer_dir)),
         "cmvn": fingerprint([cmvn_file]) if cmvn_file else None,
     }
-    with folder_lock(expdir):
-        # All that can fail comes before the old experiment is moved or changed.
-        device = pick_device(device_name)
-        use_fast_matmul(device)
-        if config.train.threads is not None:
-            torch.set_num_threads(config.train.threads)
-        model = build_model(config, vocab=tokenizer.vocab, cmvn_file=cmvn_file)
-        train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
-        trainer = Trainer(
-            model,
-            config.train,
-            train_loader=train_loader,
-            dev_loader=dev_loader,
-            folder=expdir,
-            device=device,
-        )
-        trainer.check_criterion()
-        if fresh:
-            move_aside(expdir)
-        open_experiment(expdir, to_plain(config), inputs, command)
-        tokenizer.save(expdir / "tokenizer")
-        parameters = sum(p.numel() for p in model.parameters())
-        print(f"{expdir}: {parameters / 1e6:.2f} M parameters, {len(train)} utterances")
-        if not trainer.run():
-            print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
-            return REQUEUE
-        record = training_record(config, trainer, config_file, command, train, parameters)
-        write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
-    return 0
 
 
 def training_record(
@@ -190,7 +215,8 @@ def training_record(
         # JSON has no infinity, which stands for a value that was not finite.
         "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
         "parameters": parameters,
-        "threads": torch.get_num_threads(),
+        "processes": trainer.processes.size,
+        "threads": torch.get_num_threads(),  # of each process
         "date": time.strftime("%Y-%m-%d"),
         **described,
     }
@@ -205,6 +231,5 @@ def _without_paths(arguments: list[str]) -> list[str]:
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    """Return the files that decide what a tokenizer does; only bpe has a model."""
-    names = ("tokens.txt", "tokenizer.json", "bpe.model")
-    return [folder / name for name in names if (folder / name).is_file()]
+    """Return the files that decide what a tokenizer does; each type has some of them."""
+    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]

@@ -10,16 +10,27 @@ from espnet_lite.errors import InputError, unknown_name
 from espnet_lite.files import atomic_folder, read_lines
 from espnet_lite.text.bpe import BpeSplitter
 from espnet_lite.text.char import CharSplitter
+from espnet_lite.text.lexicon import Pronunciations, lexicon_text, parse_lexicon
+from espnet_lite.text.phone import PhoneSplitter
 from espnet_lite.text.special_tokens import BLANK, SOS_EOS, SPECIAL_TOKENS, UNKNOWN
+from espnet_lite.text.word import WordSplitter
 
-TOKENIZERS = {"char": CharSplitter, "bpe": BpeSplitter}
+TOKENIZERS = {
+    "char": CharSplitter,
+    "bpe": BpeSplitter,
+    "word": WordSplitter,
+    "phone": PhoneSplitter,
+}
+Splitter = CharSplitter | BpeSplitter | WordSplitter | PhoneSplitter
+# Files of a saved tokenizer, those that its kind has: together they decide what it does.
+TOKENIZER_FILES = ("tokens.txt", "tokenizer.json", "bpe.model", "lexicon.txt")
 MAKE_AGAIN = "make it again: ./run.sh --stage tokens --stop_stage tokens"
 
 
 class Tokenizer:
     """A table of tokens (<blank> 0, <unk> 1, ..., <sos/eos> last) and the splitter it belongs to."""
 
-    def __init__(self, tokens: list[str], splitter: CharSplitter | BpeSplitter):
+    def __init__(self, tokens: list[str], splitter: Splitter):
         """Take a table as it is.
 
         Raises:
@@ -38,7 +49,8 @@ class Tokenizer:
         self.blank_id = 0
         self.unknown_id = 1
         self.sos_eos_id = len(tokens) - 1
-        self._ids = {token: index for index, token in enumerate(tokens)}
+        # A word <blank> or <sos/eos> in a text is no token of CTC or the decoder, but an unknown one.
+        self._ids = {token: index for index, token in enumerate(tokens[1:-1], start=1)}
 
     @property
     def vocab(self) -> int:
@@ -73,6 +85,8 @@ class Tokenizer:
         plain = {"kind": self.kind, "nlsyms": list(self.nlsyms), "tokens": self.tokens}
         if isinstance(self.splitter, BpeSplitter):
             plain["bpe_model"] = base64.b64encode(self.splitter.model).decode("ascii")
+        if isinstance(self.splitter, PhoneSplitter):
+            plain["lexicon"] = lexicon_text(self.splitter.pronunciations)
         return plain
 
     @classmethod
@@ -85,6 +99,7 @@ class Tokenizer:
         try:
             kind, nlsyms, tokens = plain["kind"], plain["nlsyms"], list(plain["tokens"])
             model = base64.b64decode(plain["bpe_model"], validate=True) if kind == "bpe" else b""
+            lexicon = plain["lexicon"].split("\n") if kind == "phone" else []
         except KeyError as error:
             raise InputError(f"tokenizer without {error}", where=where) from error
         except binascii.Error as error:
@@ -92,12 +107,16 @@ class Tokenizer:
                 f"tokenizer's bpe_model is not base64: {error}", where=where
             ) from error
         try:
-            return cls(tokens, make_splitter(kind, nlsyms=nlsyms, model=model))
+            pronunciations = parse_lexicon(lexicon, where="lexicon")
+            splitter = make_splitter(
+                kind, nlsyms=nlsyms, model=model, pronunciations=pronunciations
+            )
+            return cls(tokens, splitter)
         except InputError as error:
             raise InputError(str(error), where=where) from error
 
     def save(self, folder: Path | str) -> None:
-        """Write tokens.txt (a token a line), tokenizer.json and, for bpe, bpe.model."""
+        """Write tokens.txt (a token a line), tokenizer.json and bpe's bpe.model or phone's lexicon.txt."""
         with atomic_folder(folder) as temporary:
             lines = "".join(f"{token}\n" for token in self.tokens)
             (temporary / "tokens.txt").write_text(lines, encoding="utf-8", newline="\n")
@@ -107,6 +126,9 @@ class Tokenizer:
             )
             if isinstance(self.splitter, BpeSplitter):
                 (temporary / "bpe.model").write_bytes(self.splitter.model)
+            if isinstance(self.splitter, PhoneSplitter):
+                lexicon = lexicon_text(self.splitter.pronunciations)
+                (temporary / "lexicon.txt").write_text(lexicon, encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
@@ -134,31 +156,62 @@ class Tokenizer:
             if not model_file.is_file():
                 raise InputError("no such file", where=model_file, fix=MAKE_AGAIN)
             model = model_file.read_bytes()
+        pronunciations = {}
+        if kind == "phone":
+            lexicon_file = folder / "lexicon.txt"
+            lexicon = read_lines(lexicon_file, fix=MAKE_AGAIN)
+            pronunciations = parse_lexicon(lexicon, where=lexicon_file)
         try:
-            return cls(tokens, make_splitter(kind, nlsyms=nlsyms, model=model))
+            splitter = make_splitter(
+                kind, nlsyms=nlsyms, model=model, pronunciations=pronunciations
+            )
+            return cls(tokens, splitter)
         except InputError as error:
             raise InputError(str(error), where=folder) from error
 
 
-def make_splitter(kind: str, *, nlsyms: Iterable[str], model: bytes) -> CharSplitter | BpeSplitter:
-    """Return the splitter named `kind` in TOKENIZERS; `model` is bpe's.
+def make_splitter(
+    kind: str, *, nlsyms: Iterable[str], model: bytes, pronunciations: Pronunciations
+) -> Splitter:
+    """Return the splitter named `kind` in TOKENIZERS.
+
+    Args:
+        model: bpe's.
+        pronunciations: phone's.
 
     Raises:
         InputError: an unknown name, or bytes that are no model.
     """
     if kind not in TOKENIZERS:
         raise unknown_name("token type", kind, TOKENIZERS)
-    return BpeSplitter(model, nlsyms) if kind == "bpe" else CharSplitter(nlsyms)
+    if kind == "bpe":
+        return BpeSplitter(model, nlsyms)
+    if kind == "phone":
+        return PhoneSplitter(pronunciations, nlsyms)
+    return TOKENIZERS[kind](nlsyms)
 
 
 def train_tokenizer(
-    kind: str, lines: Iterable[str], *, vocab_size: int | None = None, nlsyms: Iterable[str] = ()
+    kind: str,
+    lines: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    nlsyms: Iterable[str] = (),
+    pronunciations: Pronunciations | None = None,
 ) -> Tokenizer:
-    """Return a tokenizer of the training text; a bpe one has exactly `vocab_size` tokens.
+    """Return a tokenizer of the training text.
+
+    Args:
+        kind: a name in TOKENIZERS.
+        lines: transcripts without ids.
+        vocab_size: a bpe table has exactly so many tokens, a word table at most (None or 0: all
+            words); char and phone have what they find.
+        nlsyms: non-linguistic symbols, one token each.
+        pronunciations: for phone, of the words to keep, as `lexicon.pronounce` returns them.
 
     Raises:
-        InputError: an unknown kind, no text, a symbol that cannot be one, or a size that the text
-            does not allow.
+        InputError: an unknown kind, no text, a symbol that cannot be one, a size that the text
+            does not allow, or phones without pronunciations.
     """
     if kind not in TOKENIZERS:
         raise unknown_name("token type", kind, TOKENIZERS)
@@ -169,7 +222,14 @@ def train_tokenizer(
                 f"non-linguistic symbol '{symbol}', expected one without spaces that is none of "
                 f"{' '.join(SPECIAL_TOKENS)}"
             )
-    splitter, tokens = TOKENIZERS[kind].train(lines, vocab_size=vocab_size, nlsyms=nlsyms)
+    if vocab_size is not None and vocab_size < 0:
+        raise InputError(f"vocab_size is {vocab_size}, expected 0 or more")
+    if kind == "phone":
+        if pronunciations is None:
+            raise InputError("token type phone without a lexicon", fix="give --lexicon FILE")
+        splitter, tokens = PhoneSplitter.train(lines, pronunciations=pronunciations, nlsyms=nlsyms)
+    else:
+        splitter, tokens = TOKENIZERS[kind].train(lines, vocab_size=vocab_size, nlsyms=nlsyms)
     if not tokens:
         raise InputError("no text to make tokens of, expected at least one character")
     return Tokenizer([BLANK, UNKNOWN, *tokens, SOS_EOS], splitter)

@@ -1,5 +1,7 @@
 """Sums of metrics between two log lines, or over a validation."""
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor
 
 
@@ -10,8 +12,8 @@ class Averages:
         """Start empty, or from what `state` returned."""
         self.sums = sums or {}
 
-    def add(self, metrics: dict[str, tuple[Tensor | float, float | int]]) -> None:
-        """Add one batch's metrics."""
+    def add(self, metrics: Mapping[str, Sequence[Tensor | float | int]]) -> None:
+        """Add one batch's metrics, (sum, count) by name."""
         for name, (total, count) in metrics.items():
             held = self.sums.setdefault(name, [0.0, 0.0])
             held[0] += float(total)

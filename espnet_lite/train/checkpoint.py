@@ -3,8 +3,9 @@
 A checkpoint is a folder `update_<n>` that appears by a rename once it is whole:
     model.safetensors      weights
     optimizer.safetensors  moments, keyed `<parameter>|<state>`
-    rng.safetensors        state of torch's generators (dropout)
     state.json             update, epoch, position, seconds used, running sums, versions
+
+No state of a random generator is kept: every batch brings its own seed.
 """
 
 import json
@@ -37,19 +38,14 @@ def save_checkpoint(
     with atomic_folder(folder) as temporary:
         _write(temporary / "model.safetensors", model.state_dict())
         _write(temporary / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
-        _write(temporary / "rng.safetensors", _rng_tensors())
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Put weights, optimizer and generators back as they were and return the state."""
+    """Put weights and optimizer back as they were and return the state."""
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     _restore_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
-    rng = load_file(folder / "rng.safetensors")
-    torch.set_rng_state(rng["cpu"])
-    if torch.cuda.is_available() and "cuda" in rng:
-        torch.cuda.set_rng_state(rng["cuda"])
     return state
 
 
@@ -116,10 +112,3 @@ def _restore_optimizer(model: nn.Module, optimizer, tensors: dict[str, Tensor]) 
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU unless fused on an accelerator; as torch does.
         optimizer.state[parameter][state] = value.to(parameter.device)
-
-
-def _rng_tensors() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states

@@ -60,6 +60,19 @@ class TrainLog:
         self.writer.close()
 
 
+class NoLog:
+    """The log of all processes but the first: says nothing."""
+
+    def write(self, kind: str, update: int, values: dict[str, object]) -> None:
+        """Leave the entry to the first process."""
+
+    def show(self, line: str, *, stays: bool = False) -> None:
+        """Leave the line to the first process."""
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
 def duration(seconds: float) -> str:
     """Return seconds as `1:02:03` or `02:03`."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -25,12 +25,14 @@ from espnet_lite.train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from espnet_lite.train.log import TrainLog, duration
+from espnet_lite.train.distributed import ALONE, Processes
+from espnet_lite.train.log import NoLog, TrainLog, duration
 from espnet_lite.train.optimizers import OPTIMIZERS, decay_groups
 from espnet_lite.train.options import TrainOptions
 from espnet_lite.train.schedules import SCHEDULES
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_DROPOUT = 0x5D0  # keeps dropout's numbers apart from those that the model draws with batch.seed
 REQUEUE = 75  # exit code of a run that saved and wants to be started again (EX_TEMPFAIL)
 
 
@@ -40,9 +42,9 @@ class TrainState:
 
     update: int = 0
     epoch: int = 0
-    position: int = 0  # batches of this epoch already used
+    position: int = 0  # batches of this epoch already used, by all processes
     seconds: float = 0.0  # wall time, validations and checkpoints included
-    core_seconds: float = 0.0  # processor time of the process
+    core_seconds: float = 0.0  # processor time of all processes
     audio_seconds: float = 0.0  # seen, unpadded
     since_best: int = 0  # validations without a new best
     best: list[list[float | int]] = field(default_factory=list)  # [criterion, update], best first
@@ -50,7 +52,14 @@ class TrainState:
 
 
 class Trainer:
-    """Trains `model` on `train_loader`, keeps what is needed to resume, averages the best."""
+    """Trains `model` on `train_loader`, keeps what is needed to resume, averages the best.
+
+    An update takes `options.accumulate` batches, however many processes share them: process r of n
+    takes batches r, r + n, … of each update. Gradients are summed and divided by the number of
+    items in all of them, and each batch brings the seed of all that is random in its forward pass,
+    so the training is the same with any number of processes, up to the order of sums, and may be
+    resumed with another number.
+    """
 
     def __init__(
         self,
@@ -61,8 +70,19 @@ class Trainer:
         dev_loader: Loader,
         folder: Path,
         device: torch.device,
+        processes: Processes = ALONE,
     ):
+        """Raise an InputError when the processes cannot share an update's batches evenly."""
+        if options.accumulate % processes.size:
+            raise InputError(
+                f"{options.accumulate} batches per update cannot be shared by {processes.size} "
+                "processes",
+                where="train.accumulate",
+                fix=f"--set train.accumulate={processes.size} and a smaller data.batch_seconds keep"
+                " the size of an update",
+            )
         self.model = model.to(device)
+        self.processes = processes
         self.options = options
         self.train_loader = train_loader
         self.dev_loader = dev_loader
@@ -74,7 +94,7 @@ class Trainer:
         )
         self.schedule = build_class(SCHEDULES, options.schedule)(options.schedule)
         self.state = TrainState()
-        self.stop_signal: int | None = None
+        self.stop_signal = 0  # number of the signal that asked to stop
         self._clock = (0.0, 0.0)
         self._interval = {"wall": 0.0, "wait": 0.0, "audio": 0.0}
 
@@ -89,7 +109,8 @@ class Trainer:
             InputError: the loss or its gradient is not finite; names the utterances.
         """
         self._resume()
-        log = TrainLog(self.folder, update=self.state.update)
+        first = self.processes.is_first
+        log = TrainLog(self.folder, update=self.state.update) if first else NoLog()
         handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         try:
             done = self._train(log)
@@ -97,7 +118,7 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             log.close()
-        if done:
+        if done and first:
             save_weights(self.folder / "model.safetensors", self._average())
         return done
 
@@ -105,6 +126,7 @@ class Trainer:
         state, options = self.state, self.options
         self._start_clock()
         stream = self._stream()
+        self._shared_model = self.processes.shared(self.model, self.device)
         self.model.train()
         saved = state.update
         while state.update < options.updates and not self._out_of_patience():
@@ -114,62 +136,109 @@ class Trainer:
             if state.update % options.validate_every == 0 or state.update == options.updates:
                 self._validate(log)
             at_end = state.update == options.updates
-            if state.update % options.save_every == 0 or at_end or self.stop_signal:
+            stop = int(self.processes.largest([self.stop_signal])[0])
+            if state.update % options.save_every == 0 or at_end or stop:
                 self._save()
                 saved = state.update
-            if self.stop_signal:
-                log.show(f"stopped by signal {self.stop_signal} after update {state.update}, saved")
+            if stop:
+                log.show(f"stopped by signal {stop} after update {state.update}, saved")
                 return False
         if saved != state.update:
             self._save()
         return True
 
     def _stream(self) -> Iterator[Batch]:
-        """Yield batches for ever, keeping epoch and position in the state."""
-        state = self.state
+        """Yield this process's batches for ever, from the place of the state on."""
+        rank, size = self.processes.rank, self.processes.size
+        epoch, position = self.state.epoch, self.state.position
+        turn = 0  # whose the batch at `position` is
         while True:
-            for batch in self.train_loader.batches(state.epoch, start=state.position):
-                state.position += 1
-                yield batch
-            state.epoch, state.position = state.epoch + 1, 0
+            mine = position + (rank - turn) % size
+            yield from self.train_loader.batches(epoch, start=mine, step=size)
+            turn = (turn + self.train_loader.num_batches(epoch) - position) % size
+            epoch, position = epoch + 1, 0
+
+    def _advance(self) -> None:
+        """Move the place in the data on by the batches of an update."""
+        state = self.state
+        state.position += self.options.accumulate
+        while state.position >= (batches := self.train_loader.num_batches(state.epoch)):
+            state.epoch, state.position = state.epoch + 1, state.position - batches
 
     def _update(self, stream: Iterator[Batch]) -> float:
         """Do one update from `accumulate` batches and return the norm of the gradient."""
-        started, averages = time.perf_counter(), Averages(self.state.sums)
+        started, averages = time.perf_counter(), Averages()
+        batches = self._read(stream)
         total, count, names = 0.0, 0, []
-        for _ in range(self.options.accumulate):
-            asked = time.perf_counter()
-            batch = next(stream)
-            self._interval["wait"] += time.perf_counter() - asked
-            seconds = batch.audio_seconds(self.train_loader.sample_rate)
-            self._interval["audio"] += seconds
-            self.state.audio_seconds += seconds
-            batch = batch.to(self.device)
-            with self._autocast():
-                loss = self.model(batch)
-            loss.total.backward()
+        for number, batch in enumerate(batches, start=1):
+            # Gradients are exchanged once an update, while the last batch's are computed.
+            with self._alone() if number < len(batches) else contextlib.nullcontext():
+                loss = self._forward(batch.to(self.device))
+                loss.total.backward()
             averages.add(loss.metrics)
             total += float(loss.total.detach())
             count += loss.count
             names += batch.ids
-        self.state.sums = averages.state()
+        audio = sum(batch.audio_seconds(self.train_loader.sample_rate) for batch in batches)
+        total, count, audio = self._sum_up(averages, total, count, audio)
+        self._interval["audio"] += audio
+        self.state.audio_seconds += audio
         norm = self._step(total / count, count, names)
+        self._advance()
         self._interval["wall"] += time.perf_counter() - started
         return norm
 
-    def _step(self, loss: float, count: int, names: list[str]) -> float:
+    def _read(self, stream: Iterator[Batch]) -> list[Batch]:
+        """Return this process's batches of an update; all processes end when one cannot read."""
+        asked, batches, fault = time.perf_counter(), [], None
+        try:
+            for _ in range(self.options.accumulate // self.processes.size):
+                batches.append(next(stream))
+        except InputError as error:
+            fault = error
+        self.processes.fail_together(fault)
+        self._interval["wait"] += time.perf_counter() - asked
+        return batches
+
+    def _forward(self, batch: Batch):
+        # Dropout draws from torch's generator: seeded by the batch, it is the same in any process.
+        torch.manual_seed(batch.seed ^ _DROPOUT)
+        with self._autocast():
+            return self._shared_model(batch)
+
+    def _alone(self) -> contextlib.AbstractContextManager:
+        """Return a context in which gradients stay in this process."""
+        if self.processes.size == 1:
+            return contextlib.nullcontext()
+        return self._shared_model.no_sync()
+
+    def _sum_up(self, averages: Averages, *values: float | int) -> list[float | int]:
+        """Return the values summed over all processes; add the metrics of all to the state."""
+        names = sorted(averages.sums)
+        flat = [part for name in names for part in averages.sums[name]]
+        sums = self.processes.sums([*values, *flat])
+        pairs = zip(sums[len(values) :: 2], sums[len(values) + 1 :: 2], strict=True)
+        held = Averages(self.state.sums)
+        held.add(dict(zip(names, pairs, strict=True)))
+        self.state.sums = held.state()
+        return sums[: len(values)]
+
+    def _step(self, loss: float, count: float | int, names: list[str]) -> float:
         """Divide the gradient by the items it sums over, clip it, and step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients, foreach=True)) / count
+        scale = self.processes.size / count  # the mean over processes becomes the mean over items
+        norm = float(nn.utils.get_total_norm(gradients, foreach=True)) * scale
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(
+            names = [name for part in self.processes.gather(names) for name in part]
+            fault = InputError(
                 f"the loss is {loss} and its gradient's norm {norm} before update"
                 f" {self.state.update + 1}, in the batch of utterances {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
                 where=self.folder,
                 fix="listen to these utterances, or lower train.optimizer.lr; the last checkpoint"
                 " is untouched",
             )
-        torch._foreach_mul_(gradients, min(1.0, self.options.clip / (norm + 1e-6)) / count)
+            self.processes.fail_together(fault)
+        torch._foreach_mul_(gradients, min(1.0, self.options.clip / (norm + 1e-6)) * scale)
         self.state.update += 1
         factor = self.schedule(self.state.update, self.options.updates)
         for group in self.optimizer.param_groups:
@@ -186,11 +255,20 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Return the mean of each metric over the dev set, in fp32."""
         self.model.eval()
-        averages = Averages()
-        for batch in self.dev_loader.batches(0):
-            averages.add(self.model(batch.to(self.device)).metrics)
+        averages, fault = Averages(), None
+        try:
+            for batch in self.dev_loader.batches(
+                0, start=self.processes.rank, step=self.processes.size
+            ):
+                averages.add(self.model(batch.to(self.device)).metrics)
+        except InputError as error:
+            fault = error
+        self.processes.fail_together(fault)
         self.model.train()
-        return averages.means()
+        merged = Averages()
+        for sums in self.processes.gather(averages.state()):
+            merged.add(sums)
+        return merged.means()
 
     @torch.inference_mode()
     def check_criterion(self) -> None:
@@ -223,7 +301,7 @@ class Trainer:
         is_best = not state.best or value < state.best[0][0]
         state.since_best = 0 if is_best else state.since_best + 1
         kept = sorted([*state.best, [value, state.update]])[: options.average_best]
-        if [value, state.update] in kept:
+        if [value, state.update] in kept and self.processes.is_first:
             save_weights(self._best_path(state.update), self.model.state_dict())
         state.best = kept
         self._tick()
@@ -263,6 +341,8 @@ class Trainer:
 
     def _save(self) -> None:
         self._tick()
+        if not self.processes.is_first:
+            return
         folder = self.folder / "checkpoints"
         path = folder / folder_name(self.state.update)
         save_checkpoint(path, self.model, self.optimizer, asdict(self.state))
@@ -277,7 +357,8 @@ class Trainer:
         if found:
             state = load_checkpoint(found[-1], self.model, self.optimizer)
             self.state = TrainState(**state)
-            print(f"{self.folder}: going on after update {self.state.update}")
+            if self.processes.is_first:
+                print(f"{self.folder}: going on after update {self.state.update}")
 
     def _average(self) -> dict[str, torch.Tensor]:
         paths = [self._best_path(update) for _, update in self.state.best]
@@ -298,8 +379,8 @@ class Trainer:
         self._clock = (time.perf_counter(), time.process_time())
 
     def _tick(self) -> None:
-        """Add the time since the last call to the state."""
+        """Add the time since the last call to the state: on the wall, and of all processors."""
         wall, core = time.perf_counter(), time.process_time()
         self.state.seconds += wall - self._clock[0]
-        self.state.core_seconds += core - self._clock[1]
+        self.state.core_seconds += self.processes.sums([core - self._clock[1]])[0]
         self._clock = (wall, core)

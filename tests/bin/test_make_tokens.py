@@ -49,7 +49,29 @@ def test_bpe_of_two_texts_with_symbols(text_file, tmp_path):
     [
         (TEXT, ["--token_type", "bpe"], "vocab_size is None"),
         (TEXT, ["--token_type", "bpe", "--vocab_size", "900"], "vocab_size is 900, but this text"),
-        (TEXT, ["--token_type", "phone"], "unknown token type 'phone'"),
+        (
+            TEXT,
+            ["--token_type", "phones"],
+            "'phones' (did you mean 'phone'?), expected one of: bpe",
+        ),
+        (TEXT, ["--token_type", "phone"], "phone without a lexicon; give --lexicon FILE"),
+        (
+            TEXT,
+            ["--token_type", "word", "--vocab_size", "3"],
+            "vocab_size is 3 for token type word",
+        ),
+        (TEXT, ["--lexicon", "x"], "--lexicon: belongs to token type phone, not to char; leave it"),
+        (
+            TEXT,
+            ["--token_type", "bpe", "--oov_phone", "SPN"],
+            "--oov_phone: belongs to token type phone, not to bpe",
+        ),
+        (
+            TEXT,
+            ["--token_type", "phone", "--vocab_size", "9"],
+            "--vocab_size: belongs to token type bpe or char or word, not to phone",
+        ),
+        (TEXT, ["--dev_text", "nowhere"], "nowhere: no such file"),
         ("a-1\nb-1 \n", [], "text: no words, expected lines of '<id> <words>'"),
         ("", [], "text: no words"),
         ("a-1 X\r\n", [], "text:1: carriage return"),
@@ -78,4 +100,60 @@ def test_files_that_are_not_there_or_not_right(text_file, tmp_path, capsys):
     symbols.write_text("<noise>\n<noise>\n")
     assert run("--text", text_file, "--nlsyms", symbols, *out) == 2
     assert "nlsyms:2: symbol '<noise>' for the second time" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_and_their_coverage(text_file, tmp_path, capsys):
+    dev = tmp_path / "dev"
+    dev.write_text("zoe-1 GO HOME\nzoe-2 NO\n")
+    options = ["--token_type", "word", "--vocab_size", 7, "--dev_text", dev]
+    assert run("--text", text_file, *options, "--output_dir", tmp_path / "out") == 0
+    tokens = (tmp_path / "out/tokens.txt").read_text().split()
+    assert tokens == ["<blank>", "<unk>", "010", "<noise>", "GO", "HELLO", "<sos/eos>"]
+    printed = capsys.readouterr().out
+    assert f"{text_file}: 7 tokens, OOV rate 42.86 % (3 of 7 words)\n" in printed
+    assert f"{dev}: 3 tokens, OOV rate 66.67 % (2 of 3 words)\n" in printed
+
+
+@pytest.fixture
+def phone_files(text_file, tmp_path):
+    """Paths of a training text, a dev text and a lexicon with two words of neither."""
+    text_file.write_text("fred-1 GO ON\nfred-2 NO <noise>\n")
+    dev, lexicon, symbols = tmp_path / "dev", tmp_path / "lexicon", tmp_path / "nlsyms"
+    dev.write_text("zoe-1 GONE\nzoe-2 <noise> TEN\n")
+    lexicon.write_text("GO G OW\nGONE G AO N\nGOAT G OW T\nNO N OW\nON AA N\nON AO N\nTO T UW\n")
+    symbols.write_text("<noise>\n")
+    options = ["--text", text_file, "--dev_text", dev, "--token_type", "phone"]
+    return [*options, "--lexicon", lexicon, "--nlsyms", symbols, "--output_dir", tmp_path / "out"]
+
+
+def test_a_word_of_dev_without_pronunciation_is_refused(phone_files, tmp_path, capsys):
+    assert run(*phone_files) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"error: {tmp_path}/dev:2: no pronunciation in {tmp_path}/lexicon of 1 word (TEN); add "
+        "them to the lexicon, or give --oov_phone PHONE to say them all with one phone\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_phones_keep_the_words_of_train_and_dev(phone_files, tmp_path, capsys):
+    assert run(*phone_files, "--oov_phone", "SPN") == 0
+    out = tmp_path / "out"
+    assert (
+        out / "lexicon.txt"
+    ).read_text() == "<unk> SPN\nGO G OW\nGONE G AO N\nNO N OW\nON AA N\n"
+    tokens = (out / "tokens.txt").read_text().split()
+    # AO and SPN are of dev alone: nothing would train them
+    assert tokens == ["<blank>", "<unk>", "<noise>", "AA", "G", "N", "OW", "<sos/eos>"]
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/lexicon: SPN for 1 word (TEN) without a pronunciation\n" in printed
+    assert "text: 7 tokens, OOV rate 0.00 % (0 of 4 words)\n" in printed
+    assert "dev: 5 tokens, OOV rate 66.67 % (2 of 3 words)\n" in printed
+
+
+def test_a_fault_in_the_lexicon_leaves_nothing(phone_files, tmp_path, capsys):
+    (tmp_path / "lexicon").write_text("GO G OW\nON\n")
+    assert run(*phone_files) == 2
+    assert f"error: {tmp_path}/lexicon:2: word 'ON' without phones" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

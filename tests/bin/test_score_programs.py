@@ -86,7 +86,7 @@ def test_a_fault_is_one_line_and_leaves_no_score(data, capsys):
     assert not (data / "score").exists()
 
 
-def decode(data: Path, name: str) -> None:
+def decode(data: Path, name: str, *more: str) -> None:
     """Write what decode_asr leaves for the packed model."""
     model = data / "exp" / "x.esp"
     decoded = {
@@ -97,7 +97,7 @@ def decode(data: Path, name: str) -> None:
     }
     (data / name).mkdir(exist_ok=True)
     (data / name / "decode.json").write_text(json.dumps(decoded))
-    assert score(data, tokenizer="exp/x.esp", output=f"{name}/score") == 0
+    assert score(data, *more, tokenizer="exp/x.esp", output=f"{name}/score") == 0
 
 
 def write(data: Path, row: str, *more: str) -> int:
@@ -158,3 +158,85 @@ def test_model_without_a_training_record(data, capsys):
     write_packed(data / "exp" / "x.esp", {"w": torch.zeros(1)}, {"parameters": 1})
     assert write(data, "x") == 2
     assert "x.esp: the header has no training record" in capsys.readouterr().err
+
+
+PHONES = {
+    word: tuple(word) for word in ["the", "cat", "sat", "on", "a"]
+}  # not mat: a word of test alone
+
+
+@pytest.fixture
+def phone_data(data):
+    """The folder of `data` with a model of phones in the place of the one of characters."""
+    tokenizer = train_tokenizer(
+        "phone", ["the cat sat on a <n>"], nlsyms=["<n>"], pronunciations=PHONES
+    )
+    tokenizer.save(data / "tokens")
+    header = {
+        "tokenizer": tokenizer.to_dict(),
+        "parameters": 6,
+        "record": {"parameters": 6, "minutes": 2.5, "updates": 10, "seed": 1},
+    }
+    write_packed(data / "exp" / "x.esp", {"w": torch.zeros(2, 3)}, header)
+    (data / "hyp").write_text("s1-1 t h e b a t s a t\ns1-2 o n a\ns2-1 <n> a c a t\n")
+    (data / "test" / "text").write_text("s1-1 the cat sat\ns1-2 on <n> a mat\ns2-1 a cat\n")
+    (data / "lexicon").write_text("mat m a t\nmat m ah t\na ah\n")
+    return data
+
+
+def test_phones_are_scored_by_the_per_and_by_nothing_else(phone_data, capsys):
+    (phone_data / "score").mkdir()
+    (phone_data / "score" / "wer.txt").write_text("of a model of words")
+    assert score(phone_data, "--trn", "--lexicon", str(phone_data / "lexicon")) == 0
+    # 9 + 6 + 4 phones: 1 substituted, 3 deleted; 4 / 19. "a" stays as the model has it.
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-2:] == [
+        "|     | # Snt  # Wrd |  Corr    Sub    Del    Ins    Err  S.Err |",
+        "| PER |     3     19 |  78.9    5.3   15.8    0.0   21.1   66.7 |",
+    ]
+    folder = phone_data / "score"
+    assert {path.name for path in folder.iterdir()} == {
+        *("alignments.txt", "per.txt", "score.json", "trn")
+    }
+    assert "PER of" in (folder / "per.txt").read_text()
+    assert "HYP:  t h e b a t s a t\n" in (folder / "alignments.txt").read_text()
+    plain = json.loads((folder / "score.json").read_text())
+    assert (plain["wer"], plain["cer"], plain["ter"]) == (None, None, None)
+    assert (plain["utterances"], plain["phones"], "words" in plain) == (3, 19, False)
+    assert plain["per"]["counts"]["del"] == 3
+    assert not any("wer" in path.name for path in folder.rglob("*"))
+    assert "WER" not in printed + "".join(p.read_text() for p in folder.rglob("*.txt"))
+
+
+def test_a_reference_word_without_pronunciation(phone_data, capsys):
+    assert score(phone_data) == 2
+    assert capsys.readouterr().err == (
+        f"error: {phone_data}/test/text, utterance 's1-2': the tokenizer has no pronunciation of "
+        "1 word (mat); give --lexicon FILE with these words\n"
+    )
+    assert not (phone_data / "score").exists()
+    spoken = train_tokenizer("phone", ["a cat"], pronunciations={**PHONES, "<unk>": ("SPN",)})
+    spoken.save(phone_data / "tokens")
+    assert score(phone_data) == 0
+    assert "test/text: SPN for 2 words (<n> mat) without a pronunciation" in capsys.readouterr().out
+    assert json.loads((phone_data / "score/score.json").read_text())["phones"] == 18
+
+
+def test_a_lexicon_is_for_phones_only(data, capsys):
+    assert score(data, "--lexicon", str(data / "hyp")) == 2
+    assert (
+        "error: --lexicon: needs a --tokenizer_of phones; leave it out" in capsys.readouterr().err
+    )
+
+
+def test_a_row_of_phones_says_per_on_the_page(phone_data):
+    decode(phone_data, "dev", "--lexicon", str(phone_data / "lexicon"))
+    assert write(phone_data, "phones") == 0
+    page = (phone_data / "RESULTS.md").read_text()
+    assert "★ **phones** is the headline row: the lowest PER on `dev` (21.05 %)" in page
+    assert (
+        json.loads((phone_data / "results/phones.json").read_text())["scores"]["dev"]["phones"]
+        == 19
+    )
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert not any("WER" in line or "CER" in line for line in tables)

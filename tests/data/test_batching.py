@@ -7,9 +7,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_lite.data.batching import draw_seed, epoch_generator, plan_batches, shard
+from espnet_lite.data import batching
+from espnet_lite.data.batching import draw_seed, epoch_generator, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=60)
+
+
+def plan_plainly(
+    lengths, *, batch_samples, max_batch_utterances, generator=None, short_first=False
+) -> list[list[int]]:
+    """Return the plan by lists: trainings of a seed must find the batches they always had."""
+    jitter = 1.0 if generator is None else 1 + 0.05 * (2 * generator.random(len(lengths)) - 1)
+    keys = np.asarray(lengths, dtype=np.float64) * jitter
+    batches, longest = [], 0
+    for position in sorted(range(len(lengths)), key=keys.__getitem__):
+        longest = max(longest, lengths[position])
+        size = len(batches[-1]) if batches else 0
+        if not batches or size == max_batch_utterances or longest * (size + 1) > batch_samples:
+            batches.append([])
+            longest = lengths[position]
+        batches[-1].append(position)
+    if short_first:
+        return batches
+    if generator is None:
+        return batches[::-1]
+    return [batches[i] for i in np.argsort(generator.random(len(batches)), kind="stable")]
 
 
 @settings(deadline=None)
@@ -21,36 +43,49 @@ LENGTHS = st.lists(st.integers(1, 500), max_size=60)
     short_first=st.booleans(),
 )
 def test_every_utterance_once_and_budget_kept(lengths, budget, most, seed, short_first):
-    def plan():
+    def planned(by) -> list[list[int]]:
         generator = None if seed is None else epoch_generator(seed, 3, 0)
-        return plan_batches(
-            lengths,
-            batch_samples=budget,
-            max_batch_utterances=most,
-            generator=generator,
-            short_first=short_first,
-        )
+        options = {"generator": generator, "short_first": short_first}
+        plan = by(lengths, batch_samples=budget, max_batch_utterances=most, **options)
+        return [list(batch) for batch in plan]
 
-    batches = plan()
+    batches = planned(plan_batches)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
         assert most is None or len(batch) <= most
-    assert batches == plan()
+    assert batches == planned(plan_batches) == planned(plan_plainly)
 
 
 def test_hand_worked_plan_without_shuffle():
     # Sorted: 10 20 30 | 40; 3 × 30 = 90 fits in 90, 4 × 40 does not. Longest batch first.
-    assert plan_batches([40, 10, 30, 20], batch_samples=90) == [[0], [1, 3, 2]]
+    assert plan_batches([40, 10, 30, 20], batch_samples=90).tolist() == [[0], [1, 3, 2]]
 
 
 def test_an_utterance_over_the_budget_goes_alone():
-    assert plan_batches([5, 500, 6], batch_samples=100) == [[1], [0, 2]]
+    assert plan_batches([5, 500, 6], batch_samples=100).tolist() == [[1], [0, 2]]
 
 
 def test_no_utterances_make_no_batches():
-    assert plan_batches([], batch_samples=10) == []
-    assert shard(0) == []
+    assert plan_batches([], batch_samples=10).tolist() == []
+    assert len(plan_batches([], batch_samples=10, generator=epoch_generator(0, 0, 0))) == 0
+
+
+def test_a_plan_is_a_sequence():
+    plan = plan_batches([40, 10, 30, 20], batch_samples=90)
+    assert len(plan) == 2 and plan[-1].tolist() == [1, 3, 2]
+    assert [batch.tolist() for batch in plan[:1]] == [[0]] and len(list(plan)) == 2
+    with pytest.raises(IndexError):
+        plan[2]
+
+
+def test_long_plans_do_not_depend_on_how_many_lengths_are_looked_at(monkeypatch):
+    lengths = np.random.default_rng(0).integers(1, 3000, 3000)
+    options = {"batch_samples": 12000, "max_batch_utterances": 9}
+    expected = plan_plainly(lengths.tolist(), **options)
+    for at_a_time in (1, 7, 3000, 65536):
+        monkeypatch.setattr(batching, "_LENGTHS_AT_A_TIME", at_a_time)
+        assert plan_batches(lengths, **options).tolist() == expected
 
 
 def test_shuffle_differs_by_epoch_and_pads_little():
@@ -58,7 +93,7 @@ def test_shuffle_differs_by_epoch_and_pads_little():
     plans = []
     for epoch in range(2):
         generator = epoch_generator(7, epoch, 0)
-        plans.append(plan_batches(lengths, batch_samples=1600000, generator=generator))
+        plans.append(plan_batches(lengths, batch_samples=1600000, generator=generator).tolist())
     assert plans[0] != plans[1]
     members = [{frozenset(batch) for batch in plan} for plan in plans]
     assert len(members[0] & members[1]) < len(plans[0]) // 10  # not only the order changed
@@ -76,18 +111,6 @@ def test_short_first_goes_from_short_to_long():
     assert means[0] < 10000 and means[-1] > 95000
     # Neighbours may swap by as much as the jitter moves a length.
     assert all(after > 0.93 * before for before, after in itertools.pairwise(means))
-
-
-@given(number=st.integers(1, 50), world_size=st.integers(1, 8))
-def test_ranks_get_equally_many_and_together_all(number, world_size):
-    shards = [shard(number, rank=r, world_size=world_size) for r in range(world_size)]
-    assert len({len(s) for s in shards}) == 1
-    assert set().union(*shards) == set(range(number))
-    assert sum(map(len, shards)) - number < world_size
-
-
-def test_one_rank_gets_every_batch_once():
-    assert shard(5) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("other", [(1, 2, 4), (1, 3, 3), (2, 2, 3)])

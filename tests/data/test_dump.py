@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 import espnet_lite.data.recording as recording_module
-from espnet_lite.data.audio import read_audio, resample, to_int16
+from espnet_lite.data.audio import audio_info, read_audio, resample, to_int16
 from espnet_lite.data.data_dir import Utterance, read_data_dir, write_data_dir
 from espnet_lite.data.dump import dump_data_dir
 from espnet_lite.data.validate import validate_data_dir
@@ -177,3 +177,133 @@ def test_pipes(tmp_path):
     report, [row] = dump(tmp_path, rows, allow_pipes=True)
     assert report.written == 1
     np.testing.assert_array_equal(soundfile.read(row.audio, dtype="int16")[0], noise(8000))
+
+
+def mixed_corpus(tmp_path):
+    """Return utterances of WAV that could stay, of another rate, of MP3 segments, and an odd id."""
+    soundfile.write(tmp_path / "a.wav", noise(16000, 1), 16000)
+    soundfile.write(tmp_path / "b.wav", noise(8000, 2), 8000)
+    soundfile.write(tmp_path / "c.wav", noise(32000, 3), 16000)
+    return [
+        utterance("a-1", tmp_path / "a.wav"),
+        utterance("b/%-1", tmp_path / "b.wav"),
+        utterance("c-2", tmp_path / "c.wav"),
+    ]
+
+
+def test_archives_hold_what_the_files_would(tmp_path):
+    rows = mixed_corpus(tmp_path)
+    _, files = dump(tmp_path, rows)
+    wanted = {row.id: (read_audio(row.audio)[0], row.num_samples) for row in files}
+    report, read = dump(tmp_path, rows, audio_format="ark", archive_bytes=10000)
+    assert (report.written, report.archives, report.utterances) == (3, 3, 3)
+    assert sorted(path.name for path in (tmp_path / "dump/audio").iterdir()) == [
+        "audio.1.ark",
+        "audio.2.ark",
+        "audio.3.ark",
+    ]
+    assert read[1].audio == f"{tmp_path}/dump/audio/audio.2.ark:6"
+    theirs = kaldiio.load_scp(str(tmp_path / "dump/wav.scp"))
+    for row in read:
+        samples, num_samples = wanted[row.id]
+        assert row.num_samples == num_samples
+        np.testing.assert_array_equal(read_audio(row.audio)[0], samples)
+        rate, loaded = theirs[row.id]
+        assert rate == 16000
+        np.testing.assert_array_equal(loaded.astype(np.float32), samples)
+    report, read = dump(tmp_path, rows, audio_format="ark")
+    assert report.archives == 1 and [p.name for p in (tmp_path / "dump/audio").iterdir()] == [
+        "audio.1.ark"
+    ]
+
+
+def test_a_dump_in_archives_is_a_source_that_stays(tmp_path):
+    dump(tmp_path, mixed_corpus(tmp_path), audio_format="ark")
+    report = dump_data_dir(tmp_path / "dump", tmp_path / "again")
+    assert report.written == 0
+    for name in ("wav.scp", "text", "utt2num_samples", "utt2dur", "spk2utt"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "dump" / name).read_text()
+
+
+@pytest.mark.parametrize("audio_format", ["flac", "ark"])
+def test_the_number_of_threads_changes_nothing(tmp_path, audio_format):
+    rows = []
+    for i in range(30):
+        samples = noise(1600 + 997 * (i * 7 % 11), i)
+        soundfile.write(tmp_path / f"r{i}.wav", samples, 8000)
+        rows += [utterance(f"a-{i:02d}-{j}", tmp_path / f"r{i}.wav", j * 0.1) for j in (1, 0)]
+    contents = []
+    for threads in (1, 5):
+        dump(tmp_path, rows, audio_format=audio_format, threads=threads, archive_bytes=40000)
+        contents.append(
+            {
+                str(path.relative_to(tmp_path)): path.read_bytes()
+                for path in sorted((tmp_path / "dump").rglob("*"))
+                if path.is_file()
+            }
+        )
+    assert contents[0] == contents[1] and len(contents[0]) > 8
+
+
+def test_a_fault_in_an_archive_dump_leaves_what_was_there(tmp_path):
+    rows = mixed_corpus(tmp_path)
+    dump(tmp_path, rows, audio_format="ark")
+    before = (tmp_path / "dump/audio/audio.1.ark").read_bytes()
+    (tmp_path / "c.wav").write_bytes((tmp_path / "c.wav").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"'c-2': .*c\.wav: truncated"):
+        dump(tmp_path, rows, audio_format="ark")
+    assert (tmp_path / "dump/audio/audio.1.ark").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.wav", "b.wav", "c.wav", "data", "dump"}
+    with pytest.raises(InputError, match=r"unknown audio format 'arc'.*did you mean 'ark'"):
+        dump(tmp_path, rows, audio_format="arc")
+
+
+def write_ark(path, samples):
+    with kaldiio.WriteHelper(f"ark,scp:{path},{path}.scp") as writer:
+        writer("before", (16000, noise(5000, 5)))
+        writer("r", (16000, samples))
+        writer("behind", (16000, noise(5000, 6)))
+    return dict(line.split() for line in open(f"{path}.scp"))["r"]
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "sph", "ark", "mp3", "opus"])
+@pytest.mark.parametrize("audio_format", ["flac", "ark"])
+def test_segments_of_every_kind_of_recording(tmp_path, kind, audio_format):
+    """Overlapping, equal, unsorted, to the end; in a folder as people write it, not as we do."""
+    samples = noise(64000)
+    entry = str(tmp_path / f"r.{kind}")
+    if kind == "ark":
+        entry = write_ark(entry, samples)
+    elif kind == "opus":
+        soundfile.write(entry, samples, 16000, format="OGG", subtype="OPUS")
+    else:
+        soundfile.write(entry, samples, 16000, format="NIST" if kind == "sph" else None)
+    decoded, rate = read_audio(entry)
+    assert rate == 16000
+    soundfile.write(tmp_path / "s.wav", noise(16000, 7), 16000)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    spans = {"a-1": (2.5, 3.25), "a-2": (0.0, 2.75), "a-3": (2.5, 3.25), "a-4": (3.1, -1.0)}
+    spans |= {"b-1": (0.33331, 0.71119), "b-2": (3.5, 4.4)}  # the last ends up to 0.5 s late
+    lines = [f"{key} r {start} {end}\n" for key, (start, end) in spans.items()]
+    (folder / "segments").write_text("".join([*lines, "b-3 s 0 -1\n"]))
+    (folder / "wav.scp").write_text(f"none {tmp_path}/s.wav\nr {entry}\ns {tmp_path}/s.wav\n")
+    (folder / "utt2spk").write_text("".join(f"{key} {key[0]}\n" for key in [*spans, "b-3"]))
+    (folder / "text").write_text("".join(f"{key} said {key}\n" for key in [*spans, "b-3"]))
+    dump_data_dir(folder, tmp_path / "dump", audio_format=audio_format)
+    read = {row.id: row for row in read_data_dir(tmp_path / "dump")}
+    assert list(read) == [*spans, "b-3"] and read["a-3"].text == "said a-3"
+    direct = {row.id: row for row in read_data_dir(folder)}
+    for key, (start, end) in spans.items():
+        last = len(decoded) if end == -1.0 else round(end * 16000)
+        want = decoded[round(start * 16000) : last]
+        tolerance = 0.6 / 32768 if kind in ("mp3", "opus") else 0
+        assert read[key].num_samples == len(want)
+        np.testing.assert_allclose(read_audio(read[key].audio)[0], want, atol=tolerance)
+        row = direct[key]
+        part = {"start_seconds": row.start_seconds, "end_seconds": row.end_seconds}
+        np.testing.assert_allclose(read_audio(row.audio, **part)[0], want, atol=tolerance)
+        assert audio_info(row.audio, **part).frames == len(want)
+    if audio_format == "flac":  # a segment that is a whole lossless recording needs no copy
+        assert read["b-3"].audio == str(tmp_path / "s.wav")
+    np.testing.assert_array_equal(to_int16(read_audio(read["b-3"].audio)[0]), noise(16000, 7))

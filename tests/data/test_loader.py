@@ -10,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from espnet_lite.data.data_dir import read_data_dir
+from espnet_lite.data.batching import plan_batches
+from espnet_lite.data.data_dir import read_data_dir, write_data_dir
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch
 from espnet_lite.errors import InputError
@@ -24,6 +25,13 @@ class Letters:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+
+class Hiss:
+    """Noise that tells its draw: a constant in [0, 1) on every sample."""
+
+    def add(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return samples + np.float32(generator.random())
 
 
 @pytest.fixture
@@ -90,15 +98,77 @@ def test_resuming_gives_the_same_tail(utterances, start):
     assert len(tail) == len(whole[start:]) and all(map(same, tail, whole[start:]))
 
 
-def test_num_batches_is_what_comes(utterances):
-    for world_size in (1, 2, 3):
-        ids = []
-        for rank in range(world_size):
-            loader = make_loader(utterances, rank=rank, world_size=world_size)
-            batches = list(loader.batches(0))
-            assert loader.num_batches(0) == len(batches)
-            ids += [key for batch in batches for key in batch.ids]
-        assert set(ids) == {utterance.id for utterance in utterances}
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_table_gives_the_batches_of_a_list(tmp_path, utterances, measured, monkeypatch):
+    counts = LENGTHS if measured else [None] * len(LENGTHS)
+    rows = [replace(u, num_samples=n) for u, n in zip(utterances, counts, strict=True)]
+    write_data_dir(tmp_path / "dump", rows)
+    table = read_data_dir(tmp_path / "dump")
+    options = {"speed_factors": (0.9, 1.0, 1.1)}
+    expected = list(make_loader(rows, **options).batches(1))
+    if measured:  # then nothing looks at every utterance
+
+        def refuse(self):
+            raise AssertionError("all utterances were read")
+
+        monkeypatch.setattr(type(table), "__iter__", refuse)
+    found = list(make_loader(table, **options).batches(1))
+    assert len(found) == len(expected) and all(map(same, found, expected))
+
+
+def test_a_table_without_texts_is_refused_where_there_is_a_tokenizer(tmp_path, utterances):
+    rows = [replace(u, text=None, num_samples=1) for u in utterances]
+    write_data_dir(tmp_path / "dump", rows)
+    table = read_data_dir(tmp_path / "dump", need_text=False)
+    with pytest.raises(InputError, match=f"'{rows[0].id}': no text"):
+        make_loader(table)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 100])
+def test_every_nth_batch_is_that_of_the_whole_epoch(utterances, step):
+    options = {"speed_factors": (0.9, 1.1), "noise": Hiss()}
+    whole = list(make_loader(utterances, **options).batches(1))
+    assert make_loader(utterances, **options).num_batches(1) == len(whole)
+    for start in range(step if step < 100 else 4):
+        part = list(make_loader(utterances, **options).batches(1, start=start, step=step))
+        assert len(part) == len(whole[start::step])
+        assert all(map(same, part, whole[start::step]))
+
+
+def test_two_epochs_in_turn_are_planned_once_each(utterances, monkeypatch):
+    planned = []
+
+    def counted(lengths, **options):
+        planned.append(len(lengths))
+        return plan_batches(lengths, **options)
+
+    monkeypatch.setattr("espnet_lite.data.loader.plan_batches", counted)
+    loader = make_loader(utterances)
+    counts = [loader.num_batches(epoch) for epoch in (0, 1, 0, 1, 0, 1, 2, 1)]
+    assert len(planned) == 3
+    assert counts == [make_loader(utterances).num_batches(e) for e in (0, 1, 0, 1, 0, 1, 2, 1)]
+    loader.num_batches(0)  # of the three, the one not used for the longest time had to go
+    assert len(planned) == 3 + 8 + 1
+
+
+def test_noise_is_added_after_the_speed_change_and_moves_nothing_else(utterances):
+    options = {"speed_factors": (0.9, 1.0, 1.1)}
+    plain = list(make_loader(utterances, **options).batches(2))
+    noisy = list(make_loader(utterances, noise=Hiss(), **options).batches(2))
+    added = []
+    for one, other in zip(plain, noisy, strict=True):
+        assert one.ids == other.ids and one.seed == other.seed
+        assert torch.equal(one.waveform_lengths, other.waveform_lengths)
+        for row, length in enumerate(one.waveform_lengths.tolist()):
+            difference = (other.waveform - one.waveform)[row]
+            assert not difference[length:].any()
+            added.append(round(float(difference[0]), 5))
+            torch.testing.assert_close(
+                difference[:length], difference[:1].expand(length), atol=1e-6, rtol=0
+            )
+    assert len(set(added)) == len(utterances)  # another draw for every utterance
+    again = list(make_loader(utterances, noise=Hiss(), **options).batches(2))
+    assert all(map(same, noisy, again))
 
 
 def test_without_shuffle_longest_first_in_every_epoch(utterances):

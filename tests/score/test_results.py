@@ -93,6 +93,55 @@ def empty_kind() -> dict:
     return {"counts": counts, "percent": {"err": None, "s_err": None}}
 
 
+def phone_score(err: int) -> dict:
+    rates = {"per": kind(err), "wer": None, "cer": None, "ter": None}
+    return {"utterances": 10, "phones": 200, **rates}
+
+
+def phone_row(name: str, *, dev: int, test: int) -> dict:
+    scores = {"dev": phone_score(dev), "test": phone_score(test)}
+    return row(name, dev=0, test=0) | {"scores": scores}
+
+
+def test_phone_error_rates_stand_in_a_table_of_their_own_behind_the_words(rows):
+    rows["phones"] = phone_row("phones", dev=2, test=3)
+    check_row(rows["phones"], where="x")
+    page = results_page(rows)
+    assert "★ **long** is the headline row: the lowest WER on `dev` (10.00 %)" in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert cells(tables[0]).endswith("audio hours/WER dev/WER test/PER dev/PER test")
+    assert cells(tables[2]).endswith("10.00/15.50/-/-")
+    assert cells(tables[4]) == "phones/8.31 M/1,234,567/15.0/-/12,000/-/-/-/1.00/1.50"
+    header = [index for index, line in enumerate(tables) if cells(line).startswith("model/set/")]
+    assert [cells(tables[index]) for index in header] == [
+        "model/set/Snt/Wrd/Corr/Sub/Del/Ins/WER/S.Err/CER/TER/RTF",
+        "model/set/Snt/Phn/Corr/Sub/Del/Ins/PER/S.Err/RTF",
+    ]
+    assert [cells(line) for line in tables[header[1] + 2 :]] == [
+        "phones/dev/10/200/99.00/1.00/0.00/0.00/1.00/50.00/0.0123",
+        "phones/test/10/200/98.50/1.50/0.00/0.00/1.50/50.00/0.0200",
+    ]
+    assert "no word error rate" in page
+    assert "None" not in page
+
+
+def test_rows_of_phones_alone_have_the_lowest_per_as_headline():
+    page = results_page({"a": phone_row("a", dev=9, test=1), "b": phone_row("b", dev=5, test=9)})
+    assert "★ **b** is the headline row: the lowest PER on `dev` (2.50 %)" in page
+    assert not any("WER" in line for line in page.splitlines() if line.startswith("|"))
+
+
+def test_a_set_of_a_phone_row_without_its_per_is_refused():
+    mixed = phone_row("x", dev=1, test=2)
+    mixed["scores"]["test"] = score(3)
+    with pytest.raises(InputError, match=r"x: missing key 'scores\.test\.phones'"):
+        check_row(mixed, where="x")
+    words = row("x", dev=1, test=2)
+    words["scores"]["test"]["wer"] = None
+    with pytest.raises(InputError, match=r"x: key 'scores\.test\.wer' is null, expected an object"):
+        check_row(words, where="x")
+
+
 def test_rows_of_different_dev_sets_are_refused(rows):
     rows["short"]["dev_sets"] = ["test"]
     with pytest.raises(InputError, match=r"results/short\.json: first dev set 'test', but 'dev'"):

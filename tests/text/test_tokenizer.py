@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_lite.errors import InputError
-from espnet_lite.text.tokenizer import TOKENIZERS, Tokenizer, train_tokenizer
+from espnet_lite.text.tokenizer import TOKENIZER_FILES, TOKENIZERS, Tokenizer, train_tokenizer
 
 LINES = [
     "HELLO WORLD AGAIN",
@@ -23,11 +23,13 @@ LINES = [
 ]
 NLSYMS = ["<noise>", "<laugh>"]
 WORDS = [word for line in LINES for word in line.split()]
+PRONUNCIATIONS = {word: tuple(word.lower()) for word in WORDS if word not in NLSYMS}
 CHARACTERS = sorted(set("".join(LINES).replace("<noise>", "").replace("<laugh>", "")))
 
 
 def tokenizer_of(kind):
-    return train_tokenizer(kind, LINES, vocab_size=50, nlsyms=NLSYMS)
+    pronunciations = PRONUNCIATIONS if kind == "phone" else None
+    return train_tokenizer(kind, LINES, vocab_size=50, nlsyms=NLSYMS, pronunciations=pronunciations)
 
 
 @pytest.fixture(scope="module", params=sorted(TOKENIZERS))
@@ -35,7 +37,13 @@ def tokenizer(request):
     return tokenizer_of(request.param)
 
 
-CHAR, BPE = tokenizer_of("char"), tokenizer_of("bpe")
+CHAR, BPE, WORD = tokenizer_of("char"), tokenizer_of("bpe"), tokenizer_of("word")
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def spelling_tokenizer(request):
+    """A tokenizer that writes words by their letters, so that any can be read back."""
+    return tokenizer_of(request.param)
 
 
 def test_special_tokens_stand_where_ctc_and_decoder_expect_them(tokenizer):
@@ -70,7 +78,7 @@ def test_bpe_round_trip_of_any_words(words):
 
 
 @settings(max_examples=30)
-@given(st.lists(st.sampled_from(WORDS), min_size=1), st.sampled_from([CHAR, BPE]))
+@given(st.lists(st.sampled_from(WORDS), min_size=1), st.sampled_from([CHAR, BPE, WORD]))
 def test_split_agrees_with_encode(words, tokenizer):
     text = " ".join(words)
     assert [tokenizer.tokens[i] for i in tokenizer.encode(text)] == tokenizer.split(text)
@@ -87,7 +95,8 @@ def test_a_symbol_is_one_token_even_inside_a_word(tokenizer):
     ids = tokenizer.encode("GO<noise>ON <laugh>")
     for symbol in NLSYMS:
         assert ids.count(tokenizer.tokens.index(symbol)) == 1
-    assert tokenizer.decode(ids) == "GO<noise>ON <laugh>"
+    written = {"word": "GO <noise> ON <laugh>", "phone": "g o <noise> o n <laugh>"}
+    assert tokenizer.decode(ids) == written.get(tokenizer.kind, "GO<noise>ON <laugh>")
     assert tokenizer.nlsyms == tuple(NLSYMS)
 
 
@@ -95,12 +104,22 @@ def test_unknown_characters_are_unk(tokenizer):
     ids = tokenizer.encode("GO ЖЖ NO")
     assert 1 in ids
     assert tokenizer.encode("Ж").count(1) == 1
-    assert tokenizer.decode(ids).startswith("GO <unk>")
-    assert tokenizer.decode(ids).endswith(" NO")
+    if tokenizer.kind == "phone":
+        assert tokenizer.decode(ids) == "g o <unk> n o"
+    else:
+        assert tokenizer.decode(ids).startswith("GO <unk>")
+        assert tokenizer.decode(ids).endswith(" NO")
 
 
-def test_no_yaml_and_no_number_gets_in_between(tokenizer):
-    text = "NO 010 1e-3"
+def test_a_text_with_the_name_of_a_special_token_is_never_that_token(tokenizer):
+    # <blank> as a target would be a loss that no path of CTC has
+    ids = tokenizer.encode("GO <blank> <sos/eos> <unk> NO")
+    assert tokenizer.blank_id not in ids
+    assert tokenizer.sos_eos_id not in ids
+
+
+def test_no_yaml_and_no_number_gets_in_between(spelling_tokenizer):
+    tokenizer, text = spelling_tokenizer, "NO 010 1e-3"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     # Text is not normalized: full-width letters stay what they are, here unknown.
     assert 1 in tokenizer.encode("\N{FULLWIDTH LATIN CAPITAL LETTER A}")
@@ -140,12 +159,17 @@ def test_a_long_line_is_not_dropped():
 @pytest.mark.parametrize(
     ("kind", "lines", "options", "message"),
     [
-        ("words", LINES, {}, "unknown token type 'words', expected one of: bpe, char"),
+        ("words", LINES, {}, r"'words' \(did you mean 'word'\?\), expected one of: bpe, char, ph"),
         ("bpee", LINES, {}, r"did you mean 'bpe'\?"),
         ("bpe", LINES, {}, "vocab_size is None for token type bpe, expected 4 or more"),
         ("bpe", ["", " "], {"vocab_size": 10}, "no text to train a tokenizer on"),
         ("bpe", ["A ▁B"], {"vocab_size": 10}, "the character '▁', which sentencepiece keeps"),
         ("char", [], {}, "no text to make tokens of"),
+        ("word", ["", " <unk>"], {}, "no text to make tokens of"),
+        ("word", LINES, {"vocab_size": 3}, r"vocab_size is 3 for token type word .* expected 4 or"),
+        ("word", LINES, {"vocab_size": 5, "nlsyms": NLSYMS}, r"with 2 symbols, expected 6 or more"),
+        ("word", LINES, {"vocab_size": -1}, "vocab_size is -1, expected 0 or more"),
+        ("phone", LINES, {}, "token type phone without a lexicon; give --lexicon FILE"),
         ("char", LINES, {"nlsyms": ["<unk>"]}, "non-linguistic symbol '<unk>'"),
         ("char", LINES, {"nlsyms": ["a b"]}, "non-linguistic symbol 'a b', expected one without"),
         ("char", LINES, {"nlsyms": ["<x>", "<x>"]}, "token '<x>' is there already as token 2"),
@@ -164,6 +188,7 @@ def test_survives_every_way_to_store_it(tokenizer, tmp_path):
         pickle.loads(pickle.dumps(tokenizer)),
     ]
     text = "SEVEN <noise> ÄRGER ЖЖ 010"
+    assert {path.name for path in (tmp_path / "tokens").iterdir()} <= set(TOKENIZER_FILES)
     for other in stored:
         assert other.to_dict() == tokenizer.to_dict()
         assert other.encode(text) == tokenizer.encode(text)
@@ -224,8 +249,8 @@ def test_from_dict_names_what_is_missing():
         Tokenizer.from_dict({k: v for k, v in plain.items() if k != "bpe_model"}, where="model.esp")
     with pytest.raises(InputError, match="bpe_model is not base64"):
         Tokenizer.from_dict({**plain, "bpe_model": "%%%"})
-    with pytest.raises(InputError, match="unknown token type 'word'"):
-        Tokenizer.from_dict({**plain, "kind": "word"})
+    with pytest.raises(InputError, match="unknown token type 'syllable'"):
+        Tokenizer.from_dict({**plain, "kind": "syllable"})
 
 
 def test_a_failed_save_leaves_the_old_folder(tmp_path):

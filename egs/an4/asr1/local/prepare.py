@@ -21,10 +21,10 @@ import re
 import sys
 from pathlib import Path
 
-from download import fetch, unpack
-
 from espnet_lite.bin.arguments import parser
-from espnet_lite.data.data_dir import Utterance, write_data_dir
+from espnet_lite.data.corpus_sets import check_counts, write_sets
+from espnet_lite.data.data_dir import Utterance
+from espnet_lite.data.download import fetch, unpack
 from espnet_lite.errors import InputError, reports_input_errors
 from espnet_lite.files import read_lines
 
@@ -142,31 +142,6 @@ def _audio(stem: Path, *, where: str) -> Path:
     raise InputError(f"no audio {stem} with {', '.join(AUDIO_SUFFIXES)}", where=where)
 
 
-def check_facts(part: str, utterances: list[Utterance], *, corpus: Path) -> None:
-    """Compare `part` with the published corpus.
-
-    Raises:
-        InputError: another number of utterances, speakers or words.
-    """
-    found = count(utterances)
-    for what, expected in FACTS[part].items():
-        if found[what] != expected:
-            raise InputError(
-                f"{part} has {found[what]} {what}, the published AN4 has {expected}",
-                where=corpus,
-                fix="get the corpus anew, or say --expect_official no for a part of it",
-            )
-
-
-def count(utterances: list[Utterance]) -> dict[str, int]:
-    """Return the numbers of utterances, speakers and words."""
-    return {
-        "utterances": len(utterances),
-        "speakers": len({utterance.speaker for utterance in utterances}),
-        "words": sum(len(utterance.text.split()) for utterance in utterances),
-    }
-
-
 def split_dev(utterances: list[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
     """Return (train, dev): dev is every utterance of the speakers in dev_speakers.txt.
 
@@ -183,17 +158,6 @@ def split_dev(utterances: list[Utterance]) -> tuple[list[Utterance], list[Uttera
                 where=DEV_SPEAKERS,
             )
     return train, dev
-
-
-def write_sets(sets: dict[str, list[Utterance]], data_dir: Path) -> None:
-    """Write and validate one data directory for each set and print a line about it."""
-    from espnet_lite.data.validate import validate_data_dir
-
-    for name, utterances in sets.items():
-        write_data_dir(data_dir / name, utterances)
-        validate_data_dir(data_dir / name)
-        found = ", ".join(f"{number} {what}" for what, number in count(utterances).items())
-        print(f"{data_dir / name}: {found}")
 
 
 def download_corpus(url: str, download_dir: Path) -> Path:
@@ -235,7 +199,13 @@ def main(argv: list[str] | None = None) -> int:
     parts = {part: read_part(corpus, part) for part in FACTS}
     if arguments.expect_official == "yes":
         for part, utterances in parts.items():
-            check_facts(part, utterances, corpus=corpus)
+            check_counts(
+                f"{part} of AN4",
+                utterances,
+                FACTS[part],
+                where=corpus,
+                fix="get the corpus anew, or say --expect_official no for a part of it",
+            )
     train, dev = split_dev(parts["train"])
     write_sets({"train": train, "dev": dev, "test": parts["test"]}, arguments.data_dir)
     return 0

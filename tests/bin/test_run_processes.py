@@ -1,0 +1,167 @@
+"""Two processes train what one trains with the same batches, stop together, and go on as one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from espnet_lite.bin import run_processes
+
+MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
+# fp32, because the bound is on rounding; dropout and masks stay on: each batch brings their seed.
+OPTIONS = (
+    *("train.precision=fp32", "train.accumulate=2", "train.log_every=1", "train.updates=9"),
+    *("train.threads=1", "model.encoder.dropout=0.1"),
+    "train.schedule={name: warmup_inverse_root, warmup_updates: 2}",  # knows no end
+)
+
+
+def command(corpus, expdir, *, processes: int, options=()) -> list[str]:
+    """Return the command that trains on `corpus` in `expdir`."""
+    module = "espnet_lite.bin.train_asr"
+    program = ["-m", module]
+    if processes > 1:
+        program = ["-m", "espnet_lite.bin.run_processes", "--nproc", str(processes), "train_asr"]
+    return [
+        *(sys.executable, *program, "--config", str(corpus / "conf.yaml"), "--device", "cpu"),
+        *("--train_dirs", str(corpus / "dump/train"), "--dev_dirs", str(corpus / "dump/dev")),
+        *("--tokenizer", str(corpus / "tokens"), "--cmvn", str(corpus / "cmvn.safetensors")),
+        *("--expdir", str(expdir)),
+        *(word for option in (*OPTIONS, *options) for word in ("--set", option)),
+    ]
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def train(corpus, expdir, *, processes: int, options=()) -> tuple[int, str]:
+    """Return the exit code and what was said on stderr."""
+    process = start(command(corpus, expdir, processes=processes, options=options))
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def curve(expdir) -> list[dict]:
+    """Return train.jsonl without what a clock measured."""
+    lines = (expdir / "train.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k not in MEASURED} for x in lines]
+
+
+def assert_same_curve(one, two, *, updates: int = 9) -> None:
+    """Check all values of both logs, training and validation, to 1e-4 (relative)."""
+    first, second = curve(one), curve(two)
+    assert len(first) == len(second) and first[-1]["update"] == updates
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert b[key] == (value if key == "kind" else pytest.approx(value, rel=1e-4)), key
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """Return the folder of the training by one process."""
+    folder = tmp_path_factory.mktemp("alone") / "exp"
+    code, said = train(corpus, folder, processes=1)
+    assert code == 0, said
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(corpus, tmp_path, alone):
+    code, said = train(corpus, tmp_path / "two", processes=2)
+    assert code == 0, said
+    assert_same_curve(alone, tmp_path / "two")
+    assert curve(alone)[-1].get("loss") is not None
+    record = json.loads((tmp_path / "two" / "model.json").read_text())
+    assert record["processes"] == 2
+    lines = [line for line in said.splitlines() if line.startswith("update 9/9")]
+    assert len(lines) == 1  # the first process talks for both
+
+
+@pytest.mark.slow
+def test_two_begin_and_one_goes_on(corpus, tmp_path, alone):
+    """Five updates of two batches lie in the second epoch of seven batches."""
+    folder = tmp_path / "exp"
+    assert train(corpus, folder, processes=2, options=["train.updates=5"])[0] == 0
+    code, said = train(corpus, folder, processes=1)
+    assert code == 0, said
+    ours, straight = ([e for e in curve(x) if e["kind"] == "train"] for x in (folder, alone))
+    assert [entry["update"] for entry in ours] == list(range(1, 10))
+    assert [e["loss"] for e in ours] == pytest.approx([e["loss"] for e in straight], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_saves_once_and_asks_to_be_started_again(corpus, tmp_path):
+    folder = tmp_path / "exp"
+    options = ["train.updates=100000", "train.save_every=1"]
+    process = start(command(corpus, folder, processes=2, options=options))
+    wait_for_checkpoint(folder, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert said.count("stopped by signal 15") == 1 and "Traceback" not in said
+    process = start(command(corpus, folder, processes=2, options=options))
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert "going on after update" in line or "M parameters" in line
+    assert process.returncode == 75
+
+
+@pytest.mark.slow
+def test_a_clip_that_one_process_cannot_read_ends_both_with_one_line(corpus, tmp_path):
+    broken = tmp_path / "train"
+    shutil.copytree(corpus / "dump/train", broken)
+    table = (broken / "wav.scp").read_text().replace(str(corpus / "dump/train"), str(broken))
+    (broken / "wav.scp").write_text(table)
+    (broken / "train5.wav").write_bytes(b"RIFF")
+    words = [*command(corpus, tmp_path / "exp", processes=2), "--train_dirs", str(broken)]
+    process = start(words)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "utterance 'train5'" in line and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_batches_that_cannot_be_shared_are_refused_once(corpus, tmp_path):
+    code, said = train(corpus, tmp_path / "exp", processes=2, options=["train.accumulate=3"])
+    assert code == 2
+    [line] = said.splitlines()
+    assert line.startswith(
+        "error: train.accumulate: 3 batches per update cannot be shared by 2 processes"
+    )
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_senseless_count_and_an_unknown_program_are_refused(capsys):
+    for words, message in (
+        (["--nproc", "0", "train_asr"], "argument --nproc: 0, expected a whole number from 1"),
+        (["--nproc", "2", "train_art"], "unknown program 'train_art' (did you mean 'train_asr'?)"),
+    ):
+        try:
+            code = run_processes.main(words)
+        except SystemExit as end:
+            code = end.code
+        assert code == 2
+        assert message in capsys.readouterr().err
+
+
+def wait_for_checkpoint(expdir, process) -> None:
+    end = time.monotonic() + 300
+    while not list((expdir / "checkpoints").glob("update_*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
