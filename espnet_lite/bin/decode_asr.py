@@ -72,7 +72,7 @@ def _decode(options) -> int:
     key = {
         "model_sha256": model["sha256"],
         "config": to_plain(config),
-        "utterances_sha256": hashlib.sha256(repr(utterances).encode("utf-8")).hexdigest(),
+        "utterances_sha256": hashlib.sha256(repr(list(utterances)).encode("utf-8")).hexdigest(),
     }
     nj = min(options.nj, len(batches))
     threads = max(1, cores() // nj)

@@ -16,7 +16,9 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code of the first process that failed, or 0."""
     given = sys.argv[1:] if argv is None else argv
     options = parser(__doc__)
-    options.add_argument("--nproc", required=True, type=int, help="processes; on GPUs, one for each")
+    options.add_argument(
+        "--nproc", required=True, type=int, help="processes; on GPUs, one for each"
+    )
     options.add_argument("program", help="such as train_asr; all that follows goes to it")
     ours = _until_program(given)
     arguments = options.parse_args(given[:ours])

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_lite.data.audio_entries import parse_entry
-from espnet_lite.data.data_dir import parse_count, parse_segment
+from espnet_lite.data.segment import parse_count, parse_segment
 from espnet_lite.data.tables import Row, fix_command, order_faults, read_rows
 from espnet_lite.errors import InputError
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 
 from espnet_lite import environment
 from espnet_lite.config import check_numbers, load_config, to_plain
-from espnet_lite.data.data_dir import Utterance, read_data_dir
+from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.loader import Loader
+from espnet_lite.data.noise import NoiseMixer
+from espnet_lite.data.utterance_table import Utterance, UtteranceTable, join_tables
 from espnet_lite.errors import InputError
 from espnet_lite.features.cmvn import load_cmvn
 from espnet_lite.files import write_text
@@ -61,9 +64,9 @@ class TrainAsrConfig:
     train: TrainOptions = field(default_factory=TrainOptions)
 
 
-def read_sets(folders: list[Path]) -> list[Utterance]:
+def read_sets(folders: list[Path]) -> UtteranceTable:
     """Return the utterances of several dump folders."""
-    return [utterance for folder in folders for utterance in read_data_dir(folder)]
+    return join_tables([read_data_dir(folder) for folder in folders])
 
 
 def build_model(config: TrainAsrConfig, *, vocab: int, cmvn_file: Path | None) -> AsrModel:
@@ -89,10 +92,21 @@ def build_model(config: TrainAsrConfig, *, vocab: int, cmvn_file: Path | None) -
 
 
 def build_loaders(
-    config: TrainAsrConfig, train: list[Utterance], dev: list[Utterance], tokenizer: Tokenizer
+    config: TrainAsrConfig,
+    train: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    tokenizer: Tokenizer,
 ) -> tuple[Loader, Loader]:
     """Return the shuffled, speed-perturbed training loader and the plain validation loader."""
     sample_rate = config.model.front_end.sample_rate
+    noise = None
+    if config.data.noise_dir is not None:
+        noise = NoiseMixer(
+            config.data.noise_dir,
+            sample_rate=sample_rate,
+            probability=config.data.noise_probability,
+            snr_db=config.data.noise_snr_db,
+        )
     train_loader = Loader(
         train,
         tokenizer,
@@ -104,6 +118,7 @@ def build_loaders(
         short_only_epochs=config.data.short_only_epochs,
         short_only_seconds=config.data.short_only_seconds,
         max_batch_utterances=config.data.max_batch_utterances,
+        noise=noise,
     )
     dev_loader = Loader(
         dev,
@@ -171,7 +186,7 @@ def train_asr(
         if processes.is_first and not done:
             print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
         if processes.is_first and done:
-            record = training_record(config, trainer, config_file, command, train, parameters)
+            record = training_record(config, trainer, config_file, command, parameters)
             write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
     return 0 if done else REQUEUE
 
@@ -193,12 +208,11 @@ def training_record(
     trainer: Trainer,
     config_file: Path,
     command: list[str],
-    train: list[Utterance],
     parameters: int,
 ) -> dict:
     """Return what a results table says of a training: length, cost, seed, commit, machine."""
     state, described = trainer.state, environment.describe()
-    samples = sum(utterance.num_samples or 0 for utterance in train)
+    num_samples = trainer.train_loader.num_samples
     return {
         "config": config_file.name,
         "command": " ".join(["train_asr", *_without_paths(command[3:])]),
@@ -209,8 +223,8 @@ def training_record(
         "core_minutes": round(state.core_seconds / 60, 2),
         "audio_hours": round(state.audio_seconds / 3600, 2),
         "batch_seconds": config.data.batch_seconds * config.train.accumulate,
-        "train_utterances": len(train),
-        "train_hours": round(samples / config.model.front_end.sample_rate / 3600, 3),
+        "train_utterances": len(num_samples),
+        "train_hours": round(int(num_samples.sum()) / config.model.front_end.sample_rate / 3600, 3),
         "criterion": config.train.criterion,
         # JSON has no infinity, which stands for a value that was not finite.
         "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],

@@ -7,6 +7,7 @@ import torch
 from espnet_lite.config import build_class
 from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.loader import Loader
+from espnet_lite.data.utterance_table import join_tables
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.features.cmvn import CmvnAccumulator, CmvnStatistics, save_cmvn
 
@@ -20,7 +21,7 @@ def compute_cmvn(folders: list[Path], front_end_config, *, output: Path) -> Cmvn
     Raises:
         InputError: an audio file that cannot be read, or no frame at all.
     """
-    utterances = [row for folder in folders for row in read_data_dir(folder, need_text=False)]
+    utterances = join_tables([read_data_dir(folder, need_text=False) for folder in folders])
     front_end = build_class(FRONT_ENDS, front_end_config)(front_end_config, dim=1).eval()
     loader = Loader(
         utterances,

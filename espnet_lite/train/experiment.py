@@ -12,6 +12,7 @@ from espnet_lite.files import write_text
 from espnet_lite.train.checkpoint import checkpoints, remove_leftovers
 
 LENGTH = "train.updates"
+_BLOCK_BYTES = 1 << 20
 
 
 def flatten(plain: object, prefix: str = "") -> dict[str, object]:
@@ -30,7 +31,11 @@ def fingerprint(paths: list[Path]) -> str:
     for path in paths:
         if not path.is_file():
             raise InputError("no such file", where=path, fix="run the stages before training")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        of_file = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                of_file.update(block)
+        digest.update(of_file.digest())
     return digest.hexdigest()[:16]
 
 

@@ -9,15 +9,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
-from espnet_lite.bin import compute_cmvn, train_asr
+from espnet_lite.bin import train_asr
 from espnet_lite.features.cmvn import load_cmvn
-from espnet_lite.text.tokenizer import train_tokenizer
 from espnet_lite.train.trainer import Trainer
 
 # Limits the size of any file this process writes: for a writer, a disk that is full.
