@@ -1,6 +1,7 @@
 """Recipes from the corpus to RESULTS.md, tiny: every stage for real, a handful of updates."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -8,8 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
@@ -29,6 +33,7 @@ class TinyRecipe:
     name: str
     folder: Path
     options: list[str]
+    eval_sets: tuple[str, ...] = ("dev", "test")  # that are decoded and scored
 
     def run(self, *arguments: str) -> str:
         config = self.folder / "train_asr_tiny.yaml"
@@ -56,20 +61,28 @@ def words_of(text: Path) -> int:
     return sum(len(line.split()) - 1 for line in text.read_text(encoding="utf-8").splitlines())
 
 
-def check_recipe(recipe: TinyRecipe, experiment: str) -> None:
-    """Run all stages, then again (nothing to do), then decode the packed model alone."""
+def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
+    """Run all stages, then again (nothing to do), then decode the packed model alone.
+
+    Returns:
+        What the first run said.
+    """
     folder = recipe.folder
-    assert stages_run(recipe.run()) == STAGES
+    said = recipe.run()
+    assert stages_run(said) == STAGES
 
     exp = folder / "exp" / experiment
     for name in ("config.yaml", "train.jsonl", "model.json", "run.sh", "model_bf16.esp"):
         assert (exp / name).is_file(), name
     row = json.loads((folder / "results" / f"{experiment}_bf16_greedy.json").read_text())
-    for name in ("dev", "test"):
+    for name in recipe.eval_sets:
         reference = folder / "data" / name / "text"
         scores = row["scores"][name]
+        rate = scores["wer"] or scores["per"]
+        assert rate is not None
         assert scores["utterances"] == len(reference.read_text().splitlines())
-        assert scores["words"] == words_of(reference)
+        if scores["wer"]:
+            assert scores["words"] == words_of(reference)
     assert f"{experiment}_bf16_greedy" in (folder / "RESULTS.md").read_text()
 
     assert recipe.run().count("up to date") == len(STAGES)
@@ -79,8 +92,9 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> None:
     out = recipe.run("--stage", "decode", "--model", str(model))
     assert stages_run(out) == ["decode", "score"]
     decoded = [exp / "decode_greedy_bf16", folder / "exp" / "packed_given" / "decode_greedy"]
-    texts = [(path / "test" / "text").read_bytes() for path in decoded]
+    texts = [(path / recipe.eval_sets[-1] / "text").read_bytes() for path in decoded]
     assert texts[0] == texts[1] and texts[0]
+    return said
 
 
 def test_mini(tmp_path):
@@ -103,10 +117,95 @@ def test_an4(tmp_path):
     check_recipe(recipe, "asr_tiny_bpe16")
 
 
+@pytest.mark.slow
+def test_an4_by_phones_from_archives_in_noise(tmp_path):
+    """AN4's layout again, with all that a recipe can choose about data and tokens."""
+    corpus = tiny_an4(tmp_path / "corpus")
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 24000)
+    soundfile.write(noise / "babble.wav", samples, 16000, subtype="PCM_16")
+    lexicon = tmp_path / "tiny.dic"
+    words = {word for path in (corpus / "etc").glob("*.transcription") for word in words_in(path)}
+    lexicon.write_text("".join(f"{word} {' '.join(word)}\n" for word in sorted(words)))
+    recipe = TinyRecipe(
+        "an4",
+        tmp_path,
+        [
+            *("--corpus", str(corpus), "--local_data_opts", "--expect_official no"),
+            *("--token_type", "phone", "--lexicon", str(lexicon)),
+            *("--audio_format", "ark", "--noise_dir", str(noise)),
+        ],
+    )
+    check_recipe(recipe, "asr_tiny_phone")
+    scp = (tmp_path / "dump" / "train" / "wav.scp").read_text().splitlines()
+    assert all(re.search(r"\.ark:\d+$", line) for line in scp)
+    config = (tmp_path / "exp" / "asr_tiny_phone" / "config.yaml").read_text()
+    assert f"noise_dir: {noise}" in config
+    assert "PER" in (tmp_path / "RESULTS.md").read_text()
+
+
+@pytest.mark.slow
+def test_librispeech(tmp_path):
+    recipe = TinyRecipe(
+        "librispeech",
+        tmp_path,
+        [
+            *("--corpus", str(tiny_librispeech(tmp_path / "LibriSpeech"))),
+            *("--local_data_opts", "--expect_official no"),
+            *("--train_sets", "train-clean-100 train-own"),
+            *("--token_type", "bpe", "--vocab_size", "20"),
+        ],
+        eval_sets=("dev-clean", "dev-other", "test-clean", "test-other"),
+    )
+    check_recipe(recipe, "asr_tiny_bpe20")
+
+
+@pytest.mark.slow
+def test_mini_librispeech_with_two_processes(tmp_path):
+    recipe = TinyRecipe(
+        "mini_librispeech",
+        tmp_path,
+        [
+            *("--corpus", str(tiny_librispeech(tmp_path / "LibriSpeech"))),
+            *("--local_data_opts", "--expect_official no"),
+            *("--nproc", "2", "--set", "train.accumulate=2", "--set", "train.threads=1"),
+        ],
+        eval_sets=("dev-clean-part", "test-clean-part"),
+    )
+    said = check_recipe(recipe, "asr_tiny_char")
+    assert "run_processes --nproc 2 train_asr" in said
+    record = json.loads((tmp_path / "exp" / "asr_tiny_char" / "model.json").read_text())
+    assert record["processes"] == 2
+
+
+def words_in(transcription: Path) -> list[str]:
+    return re.findall(r"[A-Z']+(?![^(]*\))", transcription.read_text())
+
+
 def tiny_an4(folder: Path) -> Path:
     """Return a corpus of seven utterances in AN4's layout, built by the tests of its stage 1."""
-    path = ROOT / "tests" / "egs" / "test_an4_data.py"
-    spec = importlib.util.spec_from_file_location("an4_data_of_tests", path)
+    return tests_of("an4").build_corpus(folder)
+
+
+def tiny_librispeech(folder: Path) -> Path:
+    """Return a corpus in LibriSpeech's layout, with the sets that its two recipes know."""
+    module = tests_of("librispeech")
+    train, dev = module.LINES["train-own"], module.LINES["dev-clean"]
+    names = ("train-own", "train-clean-100", "train-clean-5", "train-clean-more")
+    readers = itertools.count(200)
+    sets = {name: {f"{next(readers)}-1": texts for texts in train.values()} for name in names}
+    for name in ("dev-clean", "dev-other", "test-clean", "test-other"):
+        sets[name] = {f"{next(readers)}-1": texts for texts in dev.values()}
+    for name in ("dev-clean-part", "test-clean-part"):
+        sets[name] = {f"{next(readers)}-1": texts for texts in dev.values()}
+    return module.build_corpus(folder, sets=sets)
+
+
+def tests_of(corpus: str) -> ModuleType:
+    """Return the module that tests stage 1 of a corpus."""
+    path = ROOT / "tests" / "egs" / f"test_{corpus}_data.py"
+    spec = importlib.util.spec_from_file_location(f"{corpus}_data_of_tests", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.build_corpus(folder)
+    return module

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--output_dir", required=True, type=Path, metavar="DIR")
     args = arguments.parse_args(argv)
 
+    from espnet_lite.data.target_folder import check_target
     from espnet_lite.text.coverage import coverage
     from espnet_lite.text.tokenizer import TOKENIZERS, train_tokenizer
 
@@ -64,6 +65,12 @@ def main(argv: list[str] | None = None) -> int:
                 where=f"--{option}",
                 fix="leave it out",
             )
+    # It is replaced whole: a slip as --output_dir . must not delete what else is there.
+    check_target(
+        args.output_dir,
+        sources=[*args.text, *args.dev_text],
+        marks=["tokens.txt", "tokenizer.json"],
+    )
     texts = {path: transcripts(path) for path in args.text}
     dev_texts = {path: transcripts(path) for path in args.dev_text}
     nlsyms = read_symbols(args.nlsyms) if args.nlsyms is not None else []
@@ -140,7 +147,7 @@ def read_symbols(path: Path) -> list[str]:
 
     symbols: list[str] = []
     for number, line in enumerate(read_lines(path), start=1):
-        words = line.split()
+        words = line.removeprefix("\ufeff").split()
         if len(words) > 1:
             raise InputError(f"'{line}', expected one symbol a line", where=f"{path}:{number}")
         if words and words[0] in symbols:

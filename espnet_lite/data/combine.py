@@ -6,6 +6,7 @@ from pathlib import Path
 
 from espnet_lite.data.subset import key_kind, table_names
 from espnet_lite.data.tables import read_rows, speakers_to_utterances, write_table
+from espnet_lite.data.target_folder import check_target
 from espnet_lite.data.validate import validate_data_dir
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_folder
@@ -48,7 +49,7 @@ def combine_data_dirs(
     Raises:
         InputError: a source breaks a rule, an utterance occurs twice, a recording or speaker has two
             different lines (both files are named), only some sources have text or utt2num_samples,
-            or the target is or holds a source.
+            or the target is or holds a source or something else than a data directory.
     """
     target, folders = Path(target), [Path(source) for source in sources]
     _check_folders(target, folders)
@@ -75,12 +76,7 @@ def _check_folders(target: Path, folders: Sequence[Path]) -> None:
         if place in seen:
             raise InputError(f"given twice, as {seen[place]} too", where=folder)
         seen[place] = folder
-        if place.is_relative_to(target.resolve()):
-            raise InputError(
-                f"the combined folder would replace its source {folder}",
-                where=target,
-                fix="write it beside the sources",
-            )
+    check_target(target, sources=folders)
 
 
 def _shared_tables(folders: Sequence[Path], report: CombineReport, *, need_text: bool) -> list[str]:

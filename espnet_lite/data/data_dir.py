@@ -30,6 +30,7 @@ from espnet_lite.data.tables import (
     speakers_to_utterances,
     write_table,
 )
+from espnet_lite.data.target_folder import check_target
 from espnet_lite.data.utterance_table import (
     FolderTables,
     SegmentArrays,
@@ -109,10 +110,12 @@ def write_data_dir(folder: Path | str, utterances: Iterable[Utterance]) -> None:
 
     Raises:
         InputError: no utterances, a duplicate id, blanks in an id or speaker, an id that does not
-            begin with its speaker, or some utterances with and some without a field.
+            begin with its speaker, some utterances with and some without a field, or a folder that
+            holds something else than a data directory.
     """
     rows = sorted(utterances, key=lambda utterance: byte_order(utterance.id))
     _check_ids(folder, rows)
+    check_target(folder)
     with atomic_folder(folder) as target:
         utt2spk = {row.id: row.speaker for row in rows}
         write_table(target / "utt2spk", utt2spk)

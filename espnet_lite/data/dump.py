@@ -26,6 +26,7 @@ from espnet_lite.data.audio import resample, to_int16
 from espnet_lite.data.data_dir import Utterance, read_data_dir
 from espnet_lite.data.recording import Recording, open_recording, utterance_named
 from espnet_lite.data.tables import write_table
+from espnet_lite.data.target_folder import check_target
 from espnet_lite.data.validate import validate_data_dir
 from espnet_lite.errors import InputError, unknown_name
 from espnet_lite.files import atomic_folder
@@ -33,6 +34,7 @@ from espnet_lite.files import atomic_folder
 AUDIO_FORMATS = ("flac", "ark")
 # Recordings that each thread may be ahead of the one written next: bounds what waits in memory.
 _AHEAD_OF_THREAD = 4
+_MOST_NAME_BYTES = 255
 
 
 @dataclass
@@ -80,14 +82,14 @@ def dump_data_dir(
 
     Raises:
         InputError: the source breaks a rule, audio cannot be read as its header says (the
-            utterance and file are named), or no utterance is left.
+            utterance and file are named), no utterance is left, or the target holds the source or
+            something else than a data directory.
     """
     if audio_format not in AUDIO_FORMATS:
         raise unknown_name("audio format", audio_format, AUDIO_FORMATS)
     validate_data_dir(source, need_text=need_text, allow_pipes=allow_pipes)
     target = Path(target)
-    if target.resolve() == Path(source).resolve():
-        raise InputError("the dump would replace its own source", where=target)
+    check_target(target, sources=[source])
     utterances = read_data_dir(source, need_text=need_text)
     report = DumpReport()
     with atomic_folder(target) as folder:
@@ -237,7 +239,15 @@ class _Job:
 
 
 def _file_name(utterance: Utterance) -> str:
-    return utterance.id.replace("%", "%25").replace("/", "%2F") + ".flac"
+    name = utterance.id.replace("%", "%25").replace("/", "%2F") + ".flac"
+    if len(name.encode("utf-8")) > _MOST_NAME_BYTES:
+        raise InputError(
+            f"a file name of {len(name.encode('utf-8'))} bytes, file systems take "
+            f"{_MOST_NAME_BYTES}",
+            where=f"utterance '{utterance.id}'",
+            fix="dump with --audio_format ark, or give it a shorter id",
+        )
+    return name
 
 
 def _by_recording(utterances: Sequence[Utterance]) -> Iterable[list[int]]:

@@ -7,7 +7,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from espnet_lite.data.audio import audio_info, change_speed, read_audio, speed_lengths, to_int16
+from espnet_lite.data.audio import (
+    audio_info,
+    change_speed,
+    read_audio,
+    speed_length,
+    speed_lengths,
+    to_int16,
+)
 from espnet_lite.data.batching import (
     BatchPlan,
     batch_generator,
@@ -84,6 +91,7 @@ class Loader:
                 shuffle), which gets CTC off its plateau of blanks.
             short_only_epochs: before them come n epochs of the utterances up to
                 `short_only_seconds` alone (with shuffle), for a corpus with few short ones.
+            short_only_seconds: the limit, after the speed change.
             cache_gigabytes: memory for decoded samples, in 10⁹ bytes; 0 reads files every time.
             noise: adds noise to each utterance after its speed change; None adds none.
 
@@ -91,6 +99,8 @@ class Loader:
             InputError: no utterances, a text missing, a senseless number, unreadable audio.
         """
         _check(utterances, tokenizer, batch_seconds=batch_seconds, speed_factors=speed_factors)
+        if not (math.isfinite(short_only_seconds) and short_only_seconds > 0):
+            raise InputError(f"short_only_seconds {short_only_seconds}, expected a positive number")
         self.utterances = utterances
         self.tokenizer = tokenizer
         self.sample_rate = sample_rate
@@ -105,16 +115,23 @@ class Loader:
         self.short_first_epochs = short_first_epochs if shuffle else 0
         self.noise = noise
         self.num_samples = self._all_num_samples()
-        if self.short_only_epochs and self.num_samples.min() > self.short_only_samples:
-            raise InputError(
-                f"no utterance of {short_only_seconds:g} s or less, the shortest has "
-                f"{self.num_samples.min() / sample_rate:.1f} s",
-                where="short_only_seconds",
-                fix="raise it, or set short_only_epochs to 0",
-            )
+        if self.short_only_epochs:
+            self._check_short_only(short_only_seconds)
         self._cache: dict[int, np.ndarray] = {}
         self._cache_bytes_left = int(cache_gigabytes * 1e9)
         self._plans: dict[int, BatchPlan] = {}  # by epoch, the one used last at the end
+
+    def _check_short_only(self, seconds: float | int) -> None:
+        """Refuse a limit that leaves an epoch without utterances, however slow they are played."""
+        slowest = float(self.speed_factors.min())
+        shortest = speed_length(int(self.num_samples.min()), slowest)
+        if shortest > self.short_only_samples:
+            raise InputError(
+                f"no utterance of {seconds:g} s or less, the shortest has "
+                f"{shortest / self.sample_rate:.1f} s at speed {slowest:g}",
+                where="short_only_seconds",
+                fix="raise it, or set short_only_epochs to 0",
+            )
 
     def num_batches(self, epoch: int) -> int:
         """Return the number of batches in an epoch (counted from 0)."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from espnet_lite.data.subset import key_kind, table_names, utterance_lengths
 from espnet_lite.data.tables import read_table, speakers_to_utterances, write_table
+from espnet_lite.data.target_folder import check_target
 from espnet_lite.data.validate import validate_data_dir
 from espnet_lite.errors import InputError, unknown_name
 from espnet_lite.files import atomic_folder
@@ -47,6 +48,7 @@ def split_data_dir(folder: Path | str, number: int, *, by: str = "speaker") -> S
     else:
         target = folder / f"split{number}utt"
         parts = _by_utterance(folder, number, list(utt2spk), lengths)
+    check_target(target, marks=["1"])
     with atomic_folder(target) as temporary:
         for part in range(number):
             (temporary / str(part + 1)).mkdir()

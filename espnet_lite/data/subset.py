@@ -11,6 +11,7 @@ from espnet_lite.data.tables import (
     speakers_to_utterances,
     write_table,
 )
+from espnet_lite.data.target_folder import check_target
 from espnet_lite.data.validate import is_positive_number
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_folder
@@ -62,11 +63,11 @@ def subset_data_dir(source: Path | str, target: Path | str, ids: Collection[str]
     """Write the utterances `ids` of one data directory as another, whole or not at all.
 
     Raises:
-        InputError: no ids, an id that the source does not have, or target is the source.
+        InputError: no ids, an id that the source does not have, or a target that is or holds the
+            source or something else than a data directory.
     """
     source, target = Path(source), Path(target)
-    if source.resolve() == target.resolve():
-        raise InputError("source and destination are the same folder", where=target)
+    check_target(target, sources=[source])
     tables = {name: read_table(source / name) for name in table_names(source)}
     if not ids:
         raise InputError("no utterance chosen", where=source)

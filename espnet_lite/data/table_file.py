@@ -6,6 +6,7 @@ this reader cannot prove is not wrong yet: `tables.read_table` looks at such a f
 tells the fault, if there is one.
 """
 
+import errno
 import os
 import weakref
 from collections.abc import Iterator
@@ -47,7 +48,12 @@ class TableFile:
         self.path = path
         self._descriptor = descriptor
         self._line_starts = line_starts
+        self._state = _file_state(descriptor)
         weakref.finalize(self, os.close, descriptor)
+
+    def __reduce__(self):
+        """Refuse to be copied or sent: the number of an open file means another one elsewhere."""
+        raise TypeError(f"the open table {self.path} cannot be copied: read the folder again")
 
     def __len__(self) -> int:
         return len(self._line_starts) - 1
@@ -64,7 +70,8 @@ class TableFile:
             lines = raw.removesuffix(b"\n").decode("utf-8").split("\n")
         except UnicodeDecodeError:
             raise self.edited(first) from None
-        if len(raw) != end - begin or len(lines) != last - first:
+        is_as_it_was = _file_state(self._descriptor) == self._state
+        if not is_as_it_was or len(raw) != end - begin or len(lines) != last - first:
             raise self.edited(first)
         return [split_row(line) for line in lines]
 
@@ -100,6 +107,12 @@ class IndexedTable:
     numbers: np.ndarray | None
 
 
+def _file_state(descriptor: int) -> tuple[int, int]:
+    """Return size and time of the last change, which a replaced or deleted file keeps."""
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
+
+
 def index_table(
     path: Path,
     *,
@@ -117,10 +130,21 @@ def index_table(
 
     Returns:
         None for a file that is missing, not UTF-8, with a carriage return or an empty line.
+
+    Raises:
+        InputError: no permission to read it, or too many open files.
     """
     if not path.is_file():
         return None
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        full = "join the folders with combine_data, or raise the limit: ulimit -n 4096"
+        raise InputError(
+            f"cannot be opened: {error.strerror}",
+            where=path,
+            fix=full if error.errno == errno.EMFILE else "",
+        ) from error
     scan = _Scan(same_keys=same_keys, with_numbers=with_numbers)
     is_table = False
     try:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def read_rows(path: Path | str) -> list[Row]:
     return rows
 
 
-def order_faults(rows: list[Row], path: Path) -> Iterator[InputError]:
+def order_faults(rows: Iterable[Row], path: Path) -> Iterator[InputError]:
     """Yield the faults in the order of the keys: duplicate or unsorted ones."""
     for before, row in itertools.pairwise(rows):
         if row.key == before.key:

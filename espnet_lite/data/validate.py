@@ -16,8 +16,10 @@
 9.  utt2num_samples are positive whole numbers, utt2dur positive seconds.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_lite.data.audio_entries import parse_entry
@@ -26,6 +28,36 @@ from espnet_lite.data.tables import Row, fix_command, order_faults, read_rows
 from espnet_lite.errors import InputError
 
 OPTIONAL_TABLES = ("segments", "spk2utt", "utt2num_samples", "utt2dur")
+
+
+class _RowsOnDisk(Collection[Row]):
+    """The rows of a table, read from its file each time they are asked for."""
+
+    def __init__(self, file: Iterable[tuple[str, str]], count: int):
+        self._file = file
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        return (Row(line, *row) for line, row in enumerate(self._file, start=1))
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == other for other in self)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table to check; a million rows in memory would take some 300 MB.
+
+    Attributes:
+        rows: in file order.
+        digest: of all keys; None unless they are proven sorted and unique.
+    """
+
+    rows: Collection[Row]
+    digest: str | None
 
 
 def validate_data_dir(
@@ -40,7 +72,7 @@ def validate_data_dir(
     if not faults:
         faults = list(_table_faults(Path(folder), tables, need_text, allow_pipes))
     if not faults:
-        return len(tables["utt2spk"])
+        return len(tables["utt2spk"].rows)
     others = len(faults) - 1
     tail = f" (and {others} other fault{'s' if others > 1 else ''})" if others else ""
     raise InputError(f"{faults[0]}{tail}")
@@ -57,7 +89,7 @@ def bad_character(text: str) -> str | None:
     return None
 
 
-def _read_tables(folder: Path, *, need_text: bool) -> tuple[dict[str, list[Row]], list[InputError]]:
+def _read_tables(folder: Path, *, need_text: bool) -> tuple[dict[str, _Table], list[InputError]]:
     if not folder.is_dir():
         missing = InputError(
             "no such data directory", where=folder, fix="run the data stage (1), which makes it"
@@ -69,31 +101,45 @@ def _read_tables(folder: Path, *, need_text: bool) -> tuple[dict[str, list[Row]]
     tables, faults = {}, []
     for name in names:
         try:
-            tables[name] = read_rows(folder / name)
+            tables[name] = _read_table(folder / name)
         except InputError as error:
             faults.append(error)
     return tables, faults
 
 
+def _read_table(path: Path) -> _Table:
+    from espnet_lite.data.table_file import index_table  # numpy, which --help does without
+
+    indexed = index_table(path)
+    if indexed is None:
+        return _Table(read_rows(path), None)  # which raises for what is wrong
+    digest = None
+    if indexed.keys is not None:
+        width = b"%d " % indexed.keys.itemsize  # of the longest key, to which all are padded
+        digest = hashlib.sha256(width + indexed.keys.tobytes()).hexdigest()
+    return _Table(_RowsOnDisk(indexed.file, len(indexed.file)), digest)
+
+
 def _table_faults(
-    folder: Path, tables: dict[str, list[Row]], need_text: bool, allow_pipes: bool
+    folder: Path, tables: dict[str, _Table], need_text: bool, allow_pipes: bool
 ) -> Iterator[InputError]:
-    if not tables["wav.scp"]:
+    if not tables["wav.scp"].rows:
         yield InputError("no recordings, expected at least one", where=folder / "wav.scp")
-    for name, rows in tables.items():
-        yield from _character_faults(folder / name, rows)
-        yield from order_faults(rows, folder / name)
+    for name, table in tables.items():
+        yield from _character_faults(folder / name, table.rows)
+        if table.digest is None:
+            yield from order_faults(table.rows, folder / name)
     yield from _id_faults(folder, tables)
     yield from _speaker_faults(folder, tables)
     if need_text:
-        yield from _empty_transcripts(folder, tables["text"])
-    yield from _entry_faults(folder, tables["wav.scp"], allow_pipes)
+        yield from _empty_transcripts(folder, tables["text"].rows)
+    yield from _entry_faults(folder, tables["wav.scp"].rows, allow_pipes)
     if "segments" in tables:
         yield from _segment_faults(folder, tables)
     yield from _number_faults(folder, tables)
 
 
-def _character_faults(path: Path, rows: list[Row]) -> Iterator[InputError]:
+def _character_faults(path: Path, rows: Collection[Row]) -> Iterator[InputError]:
     for row in rows:
         # A path may hold any character; an id may not.
         text = row.key if path.name == "wav.scp" else f"{row.key} {row.value}"
@@ -106,14 +152,16 @@ def _character_faults(path: Path, rows: list[Row]) -> Iterator[InputError]:
             )
 
 
-def _id_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[InputError]:
+def _id_faults(folder: Path, tables: dict[str, _Table]) -> Iterator[InputError]:
     audio_table = "segments" if "segments" in tables else "wav.scp"
     for name in ("text", "utt2spk", "utt2num_samples", "utt2dur"):
         if name not in tables:
             continue
+        if tables[name].digest is not None and tables[name].digest == tables[audio_table].digest:
+            continue
         for has, lacks in ((audio_table, name), (name, audio_table)):
-            known = {row.key for row in tables[lacks]}
-            for row in tables[has]:
+            known = {row.key for row in tables[lacks].rows}
+            for row in tables[has].rows:
                 if row.key not in known:
                     yield InputError(
                         f"utterance '{row.key}' is not in {lacks}",
@@ -122,10 +170,10 @@ def _id_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[InputErro
                     )
 
 
-def _speaker_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[InputError]:
+def _speaker_faults(folder: Path, tables: dict[str, _Table]) -> Iterator[InputError]:
     speakers: dict[str, list[str]] = {}
     path = folder / "utt2spk"
-    for row in tables["utt2spk"]:
+    for row in tables["utt2spk"].rows:
         where = f"{path}:{row.line}"
         if len(row.value.split()) != 1:
             yield InputError(
@@ -137,8 +185,9 @@ def _speaker_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[Inpu
                 where=where,
                 fix=f"rename the utterance to '{row.value}-{row.key}' in every file",
             )
-        speakers.setdefault(row.value, []).append(row.key)
-    for row in tables.get("spk2utt", []):
+        if "spk2utt" in tables:
+            speakers.setdefault(row.value, []).append(row.key)
+    for row in _rows(tables, "spk2utt"):
         expected = sorted(speakers.pop(row.key, []))
         found = row.value.split()
         if sorted(found) != expected:
@@ -157,7 +206,7 @@ def _speaker_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[Inpu
             )
 
 
-def _empty_transcripts(folder: Path, rows: list[Row]) -> Iterator[InputError]:
+def _empty_transcripts(folder: Path, rows: Collection[Row]) -> Iterator[InputError]:
     for row in rows:
         if not row.value:
             yield InputError(
@@ -167,7 +216,7 @@ def _empty_transcripts(folder: Path, rows: list[Row]) -> Iterator[InputError]:
             )
 
 
-def _entry_faults(folder: Path, rows: list[Row], allow_pipes: bool) -> Iterator[InputError]:
+def _entry_faults(folder: Path, rows: Collection[Row], allow_pipes: bool) -> Iterator[InputError]:
     table = str(folder / "wav.scp")
     for row in rows:
         where = f"{table}:{row.line}"
@@ -193,10 +242,10 @@ def _entry_faults(folder: Path, rows: list[Row], allow_pipes: bool) -> Iterator[
             )
 
 
-def _segment_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[InputError]:
-    recordings = {row.key for row in tables["wav.scp"]}
+def _segment_faults(folder: Path, tables: dict[str, _Table]) -> Iterator[InputError]:
+    recordings = {row.key for row in tables["wav.scp"].rows}
     path = folder / "segments"
-    for row in tables["segments"]:
+    for row in tables["segments"].rows:
         where = f"{path}:{row.line}"
         try:
             segment = parse_segment(row.value, where=where)
@@ -211,19 +260,23 @@ def _segment_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[Inpu
             )
 
 
-def _number_faults(folder: Path, tables: dict[str, list[Row]]) -> Iterator[InputError]:
+def _number_faults(folder: Path, tables: dict[str, _Table]) -> Iterator[InputError]:
     path = folder / "utt2num_samples"
-    for row in tables.get("utt2num_samples", []):
+    for row in _rows(tables, "utt2num_samples"):
         try:
             parse_count(row.value, where=f"{path}:{row.line}")
         except InputError as error:
             yield error
-    for row in tables.get("utt2dur", []):
+    for row in _rows(tables, "utt2dur"):
         if not is_positive_number(row.value):
             yield InputError(
                 f"'{row.value}', expected a positive number of seconds",
                 where=f"{folder / 'utt2dur'}:{row.line}",
             )
+
+
+def _rows(tables: dict[str, _Table], name: str) -> Collection[Row]:
+    return tables[name].rows if name in tables else ()
 
 
 def is_positive_number(value: str) -> bool:

@@ -29,7 +29,9 @@ def read_lexicon(path: Path | str) -> dict[str, tuple[str, ...]]:
         InputError: with file and line: missing file, not UTF-8, CRLF, a word without phones, a
             probability among the phones, a phone that is a special token; or no words at all.
     """
-    pronunciations = parse_lexicon(read_lines(path), where=path)
+    lines = read_lines(path)
+    lines[:1] = [line.removeprefix("\ufeff") for line in lines[:1]]  # as some editors begin a file
+    pronunciations = parse_lexicon(lines, where=path)
     if not pronunciations:
         raise InputError("no words, expected lines of '<word> <phones>'", where=path)
     return pronunciations

@@ -72,7 +72,7 @@ def test_subset(folder, tmp_path, capsys):
         assert subset_data.main([str(folder), target, "--first", number]) == 2
         assert f"first {number} utterances asked for, expected 1 to 3" in capsys.readouterr().err
     assert subset_data.main([str(folder), str(folder), "--first", "1"]) == 2
-    assert "the same folder" in capsys.readouterr().err
+    assert "would replace its source" in capsys.readouterr().err
     assert ids() == ["ann-1", "ann-2"]
 
 

@@ -135,6 +135,17 @@ def test_only_data_directories_are_replaced(csv_of, tmp_path, capsys):
     assert (tmp_path / "data/text").read_text() == "a-a0 word\n"
 
 
+def test_options_that_mean_nothing_for_the_format(csv_of, tmp_path, capsys):
+    source = csv_of({"a": 1})
+    assert run(source, tmp_path / "data", "--transcripts", source) == 2
+    expected = "--transcripts means nothing for the format csv, expected one of: folder;"
+    assert expected in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "data", "--format", "folder", "--id_column", "x") == 2
+    expected = "--id_column means nothing for the format folder, expected one of: tsv, csv,"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 def test_formats(csv_of, tmp_path, capsys):
     source = csv_of({"a": 1})
     assert run(source, tmp_path / "data", "--format", "nmeo") == 2
@@ -151,7 +162,7 @@ def test_formats(csv_of, tmp_path, capsys):
     assert run(manifest, tmp_path / "data", "--format", "folder") == 2
     assert "no folder, expected a folder of audio files" in capsys.readouterr().err
     assert run(manifest, tmp_path / "data", "--format", "tsv") == 2
-    assert f"{manifest}:1: no column for audio" in capsys.readouterr().err
+    assert f"{manifest}:1: columns parted by ','" in capsys.readouterr().err
     manifest.write_text(json.dumps({"audio_filepath": "a0.wav", "text": "a"}))
     assert run(manifest, tmp_path / "data") == 0
     assert run(tmp_path / "data", tmp_path / "other") == 2

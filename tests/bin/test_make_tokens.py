@@ -157,3 +157,17 @@ def test_a_fault_in_the_lexicon_leaves_nothing(phone_files, tmp_path, capsys):
     assert run(*phone_files) == 2
     assert f"error: {tmp_path}/lexicon:2: word 'ON' without phones" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_things_is_not_replaced(text_file, tmp_path, capsys):
+    options = ["--text", text_file, "--output_dir"]
+    assert run(*options, tmp_path) == 2  # a slip that would delete the text itself
+    assert f"{tmp_path}: would replace its source {text_file}" in capsys.readouterr().err
+    other = tmp_path / "exp"
+    other.mkdir()
+    (other / "model").touch()
+    assert run(*options, other) == 2
+    assert "exp: holds 'model' and no tokens.txt, so it is not replaced" in capsys.readouterr().err
+    assert (other / "model").exists() and text_file.read_text() == TEXT
+    (other / "model").unlink()
+    assert run(*options, other) == 0 and run(*options, other) == 0

@@ -121,6 +121,22 @@ def test_a_signal_to_the_launcher_saves_once_and_asks_to_be_started_again(corpus
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_kill_9_of_the_launcher_ends_the_others_too(corpus, tmp_path):
+    folder = tmp_path / "exp"
+    options = ["train.updates=100000", "train.save_every=1"]
+    process = start(command(corpus, folder, processes=2, options=options))
+    wait_for_checkpoint(folder, process)
+    process.kill()
+    _, said = process.communicate(timeout=120)  # ends when no process holds the pipe any more
+    assert "stopped by signal 15" in said
+    again = start(command(corpus, folder, processes=2, options=options))
+    assert "going on after update" in again.stdout.readline() + again.stdout.readline()
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=120)
+
+
+@pytest.mark.slow
 def test_a_clip_that_one_process_cannot_read_ends_both_with_one_line(corpus, tmp_path):
     broken = tmp_path / "train"
     shutil.copytree(corpus / "dump/train", broken)

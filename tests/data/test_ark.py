@@ -1,7 +1,10 @@
 """Archives of audio against kaldiio, which reads what is written here and writes what is read."""
 
 import io
+import os
 import struct
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import kaldiio
 import numpy as np
@@ -166,3 +169,43 @@ def test_damaged_archives(tmp_path):
     assert "expected RIFF, fLaC or AUDIO" in fault(b"PKLcos\nsystem")
     inside = b"AUDIO\x02" + struct.pack("<H", len(wav) - 100) + wav[:-100]
     assert "the header says 3000 frames, the file has 2950" in fault(inside)
+
+
+def test_offsets_beyond_32_bits(tmp_path):
+    """An archive of 6 GB, nearly all of which is a hole that takes no disk."""
+    hole = 6 * 10**9
+    path = tmp_path / archive_name(1)
+    writer = ArchiveWriter(tmp_path, max_bytes=10**12)
+    assert writer.add("first", encoded(noise(500))) == (1, 6)
+    writer._file.seek(hole)
+    places = [writer.add(f"k{i}", encoded(noise(3000 + i, i))) for i in range(2)]
+    writer.close()
+    assert places[0] == (1, hole + 3) and path.stat().st_size > hole
+    for i, (_, offset) in enumerate(places):
+        np.testing.assert_array_equal(read_int16(f"{path}:{offset}"), noise(3000 + i, i))
+        rate, samples = kaldiio.load_mat(f"{path}:{offset}")
+        assert rate == RATE and len(samples) == 3000 + i
+    part = read_int16(f"{path}:{places[1][1]}", start_seconds=0.1, end_seconds=0.15)
+    np.testing.assert_array_equal(part, noise(3001, 1)[1600:2400])
+    with pytest.raises(InputError, match="offset beyond the archive's end"):
+        read_audio(f"{path}:{2 * hole}")
+
+
+def test_many_readers_of_one_archive(tmp_path):
+    contents = [encoded(noise(2000 + i, i)) for i in range(20)]
+    wrapped = [b"AUDIO\x04" + len(data).to_bytes(4, "little") + data for data in contents]
+    entries = write_archive(tmp_path / "x.ark", wrapped)
+    before = len(os.listdir("/proc/self/fd")) if sys.platform.startswith("linux") else None
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read_int16, entries * 10))
+    for number, samples in enumerate(found):
+        np.testing.assert_array_equal(samples, noise(2000 + number % 20, number % 20))
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_moved_archive_is_named(tmp_path):
+    entry = write_archive(tmp_path / "x.ark", [encoded(noise(100), "WAV")])[0]
+    (tmp_path / "x.ark").rename(tmp_path / "y.ark")
+    with pytest.raises(InputError, match=r"x\.ark:5: cannot open .*correct the path in wav\.scp"):
+        read_audio(entry)

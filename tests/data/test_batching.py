@@ -14,13 +14,21 @@ LENGTHS = st.lists(st.integers(1, 500), max_size=60)
 
 
 def plan_plainly(
-    lengths, *, batch_samples, max_batch_utterances, generator=None, short_first=False
+    lengths,
+    *,
+    batch_samples,
+    max_batch_utterances,
+    generator=None,
+    short_first=False,
+    max_samples=None,
 ) -> list[list[int]]:
     """Return the plan by lists: trainings of a seed must find the batches they always had."""
     jitter = 1.0 if generator is None else 1 + 0.05 * (2 * generator.random(len(lengths)) - 1)
     keys = np.asarray(lengths, dtype=np.float64) * jitter
     batches, longest = [], 0
     for position in sorted(range(len(lengths)), key=keys.__getitem__):
+        if max_samples is not None and lengths[position] > max_samples:
+            continue
         longest = max(longest, lengths[position])
         size = len(batches[-1]) if batches else 0
         if not batches or size == max_batch_utterances or longest * (size + 1) > batch_samples:
@@ -34,23 +42,28 @@ def plan_plainly(
     return [batches[i] for i in np.argsort(generator.random(len(batches)), kind="stable")]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     lengths=LENGTHS,
     budget=st.integers(1, 2000),
     most=st.none() | st.integers(1, 8),
     seed=st.none() | st.integers(0, 1000),
     short_first=st.booleans(),
+    max_samples=st.none() | st.integers(1, 500),
 )
-def test_every_utterance_once_and_budget_kept(lengths, budget, most, seed, short_first):
+def test_every_utterance_once_and_budget_kept(
+    lengths, budget, most, seed, short_first, max_samples
+):
     def planned(by) -> list[list[int]]:
         generator = None if seed is None else epoch_generator(seed, 3, 0)
-        options = {"generator": generator, "short_first": short_first}
+        options = {"generator": generator, "short_first": short_first, "max_samples": max_samples}
         plan = by(lengths, batch_samples=budget, max_batch_utterances=most, **options)
         return [list(batch) for batch in plan]
 
     batches = planned(plan_batches)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    limit = 500 if max_samples is None else max_samples
+    chosen = [i for i, length in enumerate(lengths) if length <= limit]
+    assert sorted(i for batch in batches for i in batch) == chosen
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
         assert most is None or len(batch) <= most

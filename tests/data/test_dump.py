@@ -1,5 +1,7 @@
 """The dump stage: what stays, what is converted and to what samples, what is refused."""
 
+import math
+
 import kaldiio
 import numpy as np
 import pytest
@@ -141,6 +143,52 @@ def test_too_short_and_too_long_are_left_out_and_counted(tmp_path, make_corpus):
         dump(tmp_path, rows, min_seconds=0.2, max_seconds=0.3)
 
 
+@pytest.mark.parametrize("audio_format", ["flac", "ark"])
+def test_nothing_is_left_out_when_all_is_kept(tmp_path, make_corpus, audio_format):
+    rows = list(read_data_dir(make_corpus((1, 2, 399, 640000), rate=8000)))
+    report, read = dump(
+        tmp_path, rows, min_seconds=0.0, max_seconds=math.inf, audio_format=audio_format
+    )
+    assert [row.num_samples for row in read] == [2, 4, 798, 1280000]
+    assert [len(read_audio(row.audio)[0]) for row in read] == [2, 4, 798, 1280000]
+    assert report.too_short == report.too_long == []
+
+
+def test_an_id_too_long_for_a_file_name(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(800), 8000)
+    fits, too_long = "a-" + "x" * 248, "a-" + "é" * 125
+    _, [row] = dump(tmp_path, [utterance(fits, tmp_path / "a.wav")], min_seconds=0)
+    assert row.audio.endswith(f"/{fits}.flac")
+    with pytest.raises(InputError, match=r"a file name of 257 bytes.*--audio_format ark"):
+        dump(tmp_path, [utterance(too_long, tmp_path / "a.wav")])
+    _, [row] = dump(tmp_path, [utterance(too_long, tmp_path / "a.wav")], audio_format="ark")
+    assert row.num_samples == 1600
+
+
+def test_a_folder_that_holds_other_things_is_not_replaced(tmp_path, make_corpus):
+    source = make_corpus(name="train")
+    (tmp_path / "data").mkdir()
+    source = source.rename(tmp_path / "data/train")
+    with pytest.raises(
+        InputError, match=r"/data: would replace its source .*/data/train; write it"
+    ):
+        dump_data_dir(source, tmp_path / "data")
+    (tmp_path / "exp").mkdir()
+    dump_data_dir(source, tmp_path / "exp")  # empty
+    dump_data_dir(source, tmp_path / "exp")  # a data directory
+    (tmp_path / "exp/wav.scp").unlink()
+    (tmp_path / "exp/utt2spk").unlink()
+    (tmp_path / "exp/a.model").touch()
+    said = r"/exp: holds 'a\.model' and no wav\.scp, so it is not replaced; choose a new folder"
+    with pytest.raises(InputError, match=said):
+        dump_data_dir(source, tmp_path / "exp")
+    with pytest.raises(InputError, match=said):
+        write_data_dir(tmp_path / "exp", read_data_dir(source))
+    with pytest.raises(InputError, match=r"a\.model: a file is there"):
+        dump_data_dir(source, tmp_path / "exp/a.model")
+    assert (tmp_path / "exp/a.model").exists() and validate_data_dir(source) == 4
+
+
 @pytest.mark.parametrize("name", ["t.wav", "t.flac", "t.sph"])
 def test_truncated_audio_names_utterance_and_file(tmp_path, name):
     kind = "NIST" if name == "t.sph" else None
@@ -165,7 +213,7 @@ def test_a_source_that_breaks_a_rule_stops_the_dump(tmp_path, make_corpus):
     with pytest.raises(InputError, match="fix_data"):
         dump_data_dir(folder, tmp_path / "dump")
     assert not (tmp_path / "dump").exists()
-    with pytest.raises(InputError, match="replace its own source"):
+    with pytest.raises(InputError, match="would replace its source"):
         dump_data_dir(make_corpus(name="other"), tmp_path / "other")
 
 

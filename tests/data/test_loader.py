@@ -14,6 +14,7 @@ from espnet_lite.data.batching import plan_batches
 from espnet_lite.data.data_dir import read_data_dir, write_data_dir
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch
+from espnet_lite.data.utterance_table import join_tables
 from espnet_lite.errors import InputError
 
 RATE = 16000
@@ -163,9 +164,7 @@ def test_noise_is_added_after_the_speed_change_and_moves_nothing_else(utterances
             difference = (other.waveform - one.waveform)[row]
             assert not difference[length:].any()
             added.append(round(float(difference[0]), 5))
-            torch.testing.assert_close(
-                difference[:length], difference[:1].expand(length), atol=1e-6, rtol=0
-            )
+            assert float((difference[:length] - difference[0]).abs().max()) < 1e-6
     assert len(set(added)) == len(utterances)  # another draw for every utterance
     again = list(make_loader(utterances, noise=Hiss(), **options).batches(2))
     assert all(map(same, noisy, again))
@@ -187,6 +186,88 @@ def test_short_first_epochs_count_from_zero(utterances):
     assert first[-1] > 1.5 * first[0]
     plain = make_loader(utterances)
     assert [b.ids for b in loader.batches(1)] == [b.ids for b in plain.batches(1)]
+
+
+SHORT = {"short_only_epochs": 2, "short_only_seconds": 2500 / RATE}
+
+
+def test_short_only_epochs_have_the_utterances_that_are_short_after_the_speed_change(utterances):
+    options = {"speed_factors": (0.9, 1.0, 1.1)}
+    loader = make_loader(utterances, short_first_epochs=1, **SHORT, **options)
+    plain = make_loader(utterances, **options)
+
+    def lengths(batches) -> dict[str, int]:
+        return {
+            key: length
+            for batch in batches
+            for key, length in zip(batch.ids, batch.waveform_lengths.tolist(), strict=True)
+        }
+
+    for epoch in range(2):
+        batches, everything = list(loader.batches(epoch)), lengths(plain.batches(epoch))
+        assert loader.num_batches(epoch) == len(batches)
+        expected = {key: length for key, length in everything.items() if length <= 2500}
+        assert 0 < len(expected) < len(utterances)
+        assert lengths(batches) == expected  # at the speeds that the epoch has anyway
+        assert sum(len(batch.ids) for batch in batches) == len(expected)
+    # Then one from short to long, then the epochs as they are without all this.
+    longest = [int(batch.waveform_lengths.max()) for batch in loader.batches(2)]
+    assert all(after > 0.9 * before for before, after in itertools.pairwise(longest))
+    assert len(lengths(loader.batches(2))) == len(utterances)
+    assert all(map(same, loader.batches(3), plain.batches(3)))
+
+
+def test_short_only_epochs_are_shuffled_resumed_and_shared(utterances):
+    options = {**SHORT, "short_only_epochs": 9, "batch_seconds": 0.2, "speed_factors": (0.9, 1.1)}
+    orders = []
+    for epoch in range(9):
+        whole = list(make_loader(utterances, **options).batches(epoch))
+        orders.append(tuple(int(batch.waveform_lengths.max()) for batch in whole))
+        assert len(whole) > 2
+    assert not all(list(order) == sorted(order) for order in orders)
+    for step in (1, 2, 3):
+        loader = make_loader(utterances, **options)
+        parts = [list(loader.batches(8, start=start, step=step)) for start in range(step)]
+        assert sum(map(len, parts)) == len(whole)
+        for start, part in enumerate(parts):
+            assert all(map(same, part, whole[start::step]))
+    assert all(map(same, make_loader(utterances, **options).batches(8, start=3), whole[3:]))
+
+
+def test_short_only_epochs_need_a_short_utterance(utterances):
+    def fault(**options) -> str:
+        with pytest.raises(InputError) as caught:
+            make_loader(utterances, **options)
+        return str(caught.value)
+
+    assert fault(short_only_epochs=1, short_only_seconds=0.05) == (
+        "short_only_seconds: no utterance of 0.05 s or less, the shortest has 0.1 s at speed 1; "
+        "raise it, or set short_only_epochs to 0"
+    )
+    # 1600 samples fit as they are, and not at speed 0.9: some epoch could have no batch.
+    options = {"short_only_epochs": 1, "short_only_seconds": 0.1}
+    make_loader(utterances, **options)
+    assert "no utterance of 0.1 s" in fault(speed_factors=(0.9, 1.0), **options)
+    for seconds in (0, -1.0, float("nan"), float("inf")):
+        assert f"short_only_seconds {seconds}" in fault(short_only_seconds=seconds)
+    make_loader(utterances, short_only_seconds=0.05)  # not used
+    unshuffled = make_loader(
+        utterances, shuffle=False, short_only_epochs=1, short_only_seconds=0.05
+    )
+    assert sum(len(batch.ids) for batch in unshuffled.batches(0)) == len(utterances)
+
+
+def test_an_id_in_two_sets_is_two_utterances(tmp_path, make_corpus):
+    """Two training sets may name utterances alike: neither takes the place of the other."""
+    tables = [read_data_dir(make_corpus((1600 + 160 * i,), name=f"d{i}")) for i in range(3)]
+    loader = make_loader(join_tables([*tables, tables[0]]), speed_factors=(1.0,))
+    for _ in range(2):  # the second time from the cache
+        found = [
+            (key, length)
+            for batch in loader.batches(0)
+            for key, length in zip(batch.ids, batch.waveform_lengths.tolist(), strict=True)
+        ]
+        assert sorted(found) == [("spk000-utt000", n) for n in (1600, 1600, 1760, 1920)]
 
 
 def test_speed_is_drawn_for_each_utterance_and_counted_exactly(utterances):

@@ -99,7 +99,7 @@ def test_seconds_count_where_they_are_known(folder):
     # Samples go before seconds; the long one now stands in the middle, and no part is empty.
     samples = {key: 10**9 if key == "cat-1" else 1 for key in keys}
     (folder / "utt2num_samples").write_text("".join(f"{key} {samples[key]}\n" for key in keys))
-    for number in (2, 5, 9, 10):
+    for number in (2, 10):
         split = split_data_dir(folder, number, by="utterance")
         assert min(split.utterances) >= 1 and sum(split.utterances) == 10
     assert split_data_dir(folder, 3, by="utterance").utterances == [4, 1, 5]
@@ -146,3 +146,15 @@ def test_what_cannot_be_split(folder):
     with pytest.raises(InputError, match=r"segments:2: utterance 'bob-0' is not in text"):
         split_data_dir(folder, 2)
     assert set(folder.iterdir()) == before
+
+
+def test_a_folder_of_that_name_with_other_things_stays(make_corpus):
+    folder = make_corpus()
+    (folder / "split2").mkdir()
+    (folder / "split2/notes").write_text("mine")
+    with pytest.raises(InputError, match="split2: holds 'notes' and no 1, so it is not replaced"):
+        split_data_dir(folder, 2)
+    assert (folder / "split2/notes").read_text() == "mine"
+    (folder / "split2/notes").unlink()
+    for _ in range(2):
+        assert split_data_dir(folder, 2).utterances == [2, 2]

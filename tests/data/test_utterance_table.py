@@ -1,9 +1,12 @@
 """Utterance tables: what a plain reader of lines says, for good and bad folders; files stay open."""
 
+import copy
 import gc
 import itertools
 import os
+import pickle
 import random
+import resource
 import shutil
 import sys
 import tracemalloc
@@ -235,7 +238,7 @@ def test_small_changes_read_as_by_a_plain_reader(tmp_path, old, new, tables, blo
 def test_random_folders_read_as_by_a_plain_reader(tmp_path, seed):
     draw = random.Random(seed)
     kinds = {str: 0, list: 0}
-    for _ in range(50):
+    for _ in range(24):
         folder = tmp_path / "d"
         folder.mkdir()
         random_folder(folder, draw)
@@ -253,7 +256,7 @@ def test_random_folders_read_as_by_a_plain_reader(tmp_path, seed):
             assert table.has_text == (expected[0].text is not None)
         kinds[type(expected)] += 1
         shutil.rmtree(folder)
-    assert min(kinds.values()) > 10
+    assert min(kinds.values()) > 4
 
 
 def rows(count: int, *, name: str = "a", text: str | None = "some words") -> list[Utterance]:
@@ -300,7 +303,7 @@ def test_a_table_is_a_sequence(folder):
     for index in (1100, -1101):
         with pytest.raises(IndexError, match=f"utterance {index} of 1100"):
             table[index]
-    assert expected[5] in table and table.index(expected[1050]) == 1050
+    assert expected[5] in table and table.index(expected[20]) == 20
     assert table != expected[:-1] and table == read_data_dir(folder)
     assert repr(table) == f"UtteranceTable({expected!r})"  # decoding compares sets by it
 
@@ -334,16 +337,50 @@ def test_a_replaced_or_deleted_folder_is_read_on_as_it_was(folder):
 
 
 @pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk"])
-@pytest.mark.parametrize("edit", ["cut", "shifted", "not text"])
+@pytest.mark.parametrize("edit", ["cut", "shifted", "not text", "other value"])
 def test_a_table_edited_in_place_is_refused(folder, name, edit):
     table = read_data_dir(folder)
     raw = (folder / name).read_bytes()
     changed = {"cut": raw[: len(raw) // 2], "shifted": b"\n" + raw, "not text": b"\xff" * len(raw)}
+    changed["other value"] = raw.replace(b"1 ", b"1\t")  # every line where it was
     (folder / name).write_bytes(changed[edit])
     with pytest.raises(
         InputError, match=rf"{name}:1091: edited while it was being read.*run again"
     ):
         table[1090]
+
+
+def test_recordings_of_segments_are_refused_when_edited_in_place(tmp_path):
+    for name, content in TIDY.items():
+        (tmp_path / name).write_bytes(content)
+    table = read_data_dir(tmp_path)
+    assert table[2].audio == "x.wav"
+    (tmp_path / "wav.scp").write_bytes(TIDY["wav.scp"].replace(b"a x", b"a q"))
+    with pytest.raises(InputError, match=r"wav\.scp:1: edited"):
+        table[2]
+
+
+def test_a_table_is_neither_copied_nor_sent(folder):
+    """A copy would hold the number of a file that is closed, or another one, by then."""
+    for do in (copy.copy, copy.deepcopy, pickle.dumps):
+        table = read_data_dir(folder)
+        with pytest.raises(TypeError, match="cannot be copied: read the folder again"):
+            do(table._folders[0].speakers)
+    with pytest.raises(TypeError, match="cannot be copied"):
+        pickle.dumps(read_data_dir(folder))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits open files")
+def test_too_many_open_files_are_named(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, hard))
+    try:
+        with pytest.raises(InputError, match=r"Too many open files; join .* ulimit -n 4096"):
+            held += [read_data_dir(folder) for _ in range(9)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert read_data_dir(folder)[0].id == "a-00000"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")

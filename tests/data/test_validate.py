@@ -1,9 +1,13 @@
 """Every rule of a data directory broken once; what fix_data mends and what it leaves to the user."""
 
+import gc
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from espnet_lite.data import validate
 from espnet_lite.data.fix import fix_data_dir
 from espnet_lite.data.validate import bad_character, validate_data_dir
 from espnet_lite.errors import InputError
@@ -243,3 +247,32 @@ def test_bad_characters():
     assert bad_character("a\u2028b") == "\u2028"
     assert bad_character("a\u3000b") == "\u3000"
     assert bad_character("zero-width joiner \u200d stays") is None
+
+
+def test_a_tidy_folder_is_never_in_memory_whole(make_corpus, monkeypatch):
+    folder = make_corpus()
+    keys = [f"spk00{i // 2}-utt00{i}" for i in range(4)]
+    (folder / "utt2dur").write_text("".join(f"{key} 0.1\n" for key in keys))
+
+    def refuse(path):
+        raise AssertionError(f"{path} was read as a list")
+
+    monkeypatch.setattr(validate, "read_rows", refuse)
+    monkeypatch.setattr(validate, "order_faults", refuse)
+    assert validate_data_dir(folder) == 4
+    edit(folder / "utt2dur", old=" 0.1", new=" 0")  # nor is one with another fault
+    assert "utt2dur:1: '0', expected a positive number of seconds" in fault_of(folder)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_no_file_stays_open(make_corpus):
+    folder = make_corpus()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        validate_data_dir(folder)
+    edit(folder / "text", old="utt001 word1", new="utt001 \u00a0word1")
+    for _ in range(3):
+        fault_of(folder)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

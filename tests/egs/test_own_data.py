@@ -65,10 +65,42 @@ def test_options_of_import_data_pass_through(tmp_path):
 
 def test_without_a_corpus_it_refuses_and_helps(tmp_path):
     done = run("local/data.sh", "--data_dir", tmp_path / "data", code=2)
-    assert "expected --corpus FILE_OR_FOLDER" in done.stderr
-    assert "./run.sh --stage dump" in done.stderr and not (tmp_path / "data").exists()
+    assert f"no corpus and no {tmp_path}/data/train, expected --corpus FILE_OR_FOLDER" in done.stderr
+    assert not (tmp_path / "data").exists()
     done = run("local/data.sh", "--help")
     assert "Usage: local/data.sh --corpus FILE_OR_FOLDER" in done.stdout
+
+
+def test_imported_sets_count_after_a_run_without_a_corpus(tmp_path):
+    """A plain ./run.sh fails and leaves its mark; it must not stand in the way of the import."""
+    places = ("--datadir", tmp_path / "data", "--stop_stage", "data")
+    assert "expected --corpus FILE_OR_FOLDER" in run("./run.sh", *places, code=2).stderr
+    table = build_corpus(tmp_path / "corpus", seconds=0.1)
+    split = ["--split", "train=0.6", "dev=0.2", "test=0.2"]
+    assert import_data.main([str(table), "--data_dir", str(tmp_path / "data"), *split]) == 0
+    before = (tmp_path / "data/train/text").stat().st_mtime_ns
+    done = run("./run.sh", *places)
+    assert f"no --corpus: train dev test in {tmp_path}/data stay as they are" in done.stdout
+    assert f"{tmp_path}/data/dev: valid, 3 utterances" in done.stdout
+    assert (tmp_path / "data/train/text").stat().st_mtime_ns == before
+    assert "stage 1 data: up to date" in run("./run.sh", *places).stdout
+    utt2spk = tmp_path / "data/dev/utt2spk"
+    utt2spk.write_text(utt2spk.read_text().replace(" speaker", " another"))
+    assert "does not begin with its speaker 'another" in run("./run.sh", *places, code=2).stderr
+
+
+def test_sets_of_other_names(tmp_path):
+    table = build_corpus(tmp_path / "corpus", seconds=0.1)
+    header, *rows = table.read_text().splitlines()
+    rows = [f"{row},{name}" for row, name in zip(rows, "aaaabbbcccddeee", strict=True)]
+    table.write_text("\n".join([f"{header},part", *rows]))
+    options = ("--datadir", tmp_path / "data", "--stop_stage", "data", "--corpus", table)
+    options += ("--local_data_opts", "--set_column part", "--train_sets", "a b", "--dev_sets", "c")
+    run("./run.sh", *options, "--test_sets", "d e")
+    numbers = {name: validate_data_dir(tmp_path / "data" / name) for name in "abcde"}
+    assert numbers == {"a": 4, "b": 3, "c": 3, "d": 2, "e": 3}
+    err = run("./run.sh", *options, "--test_sets", "d f", code=2).stderr
+    assert f"{table}: no set 'f' in it, and none was made" in err
 
 
 def run_recipe(folder: Path, *options: object) -> list[str]:

@@ -129,3 +129,9 @@ LEXICON_WORDS = SYMBOLS.filter(lambda word: not word.startswith(";;;") and word[
 @given(st.dictionaries(LEXICON_WORDS, st.lists(PHONES, min_size=1).map(tuple)))
 def test_what_is_written_is_read_back(lexicon):
     assert parse_lexicon(lexicon_text(lexicon).split("\n"), where="x") == lexicon
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes("\ufeffA AH\nB B IY\n".encode())
+    assert read_lexicon(path) == {"A": ("AH",), "B": ("B", "IY")}

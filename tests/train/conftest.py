@@ -14,6 +14,7 @@ from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
 from espnet_lite.encoders.transformer import TransformerConfig
 from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.text.tokenizer import Tokenizer, train_tokenizer
+from espnet_lite.train.distributed import ALONE
 from espnet_lite.train.options import TrainOptions
 from espnet_lite.train.trainer import Trainer
 
@@ -97,7 +98,9 @@ def make_model(tokenizer) -> Callable[..., AsrModel]:
 def make_trainer(make_model, make_loader, tmp_path) -> Callable[..., Trainer]:
     """Return a function that makes a trainer in `tmp_path / name`; keywords are train options."""
 
-    def make(name: str = "exp", *, model=None, train_loader=None, **options) -> Trainer:
+    def make(
+        name: str = "exp", *, model=None, train_loader=None, processes=ALONE, **options
+    ) -> Trainer:
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         plain = {
@@ -118,6 +121,7 @@ def make_trainer(make_model, make_loader, tmp_path) -> Callable[..., Trainer]:
             dev_loader=make_loader(range(8, 12), shuffle=False),
             folder=folder,
             device=torch.device("cpu"),
+            processes=processes,
         )
 
     return make

@@ -1,5 +1,6 @@
 """The loop: goes on to the bit after every kind of end, and takes exactly the steps it should."""
 
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_lite.errors import InputError
+from espnet_lite.train.distributed import Processes
 from espnet_lite.train.trainer import STOP_SIGNALS, Trainer
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
@@ -293,3 +295,30 @@ def test_training_lowers_the_loss(make_trainer, make_model):
     start = trainer.evaluate()["loss"]
     trainer.run()
     assert trainer.evaluate()["loss"] < 0.5 * start
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_share_the_batches_of_every_update(make_trainer, size):
+    """Over epochs whose batches do not divide evenly, and from wherever the training resumes."""
+    update, updates = 6, 5
+    alone = make_trainer("alone", accumulate=update)
+    wanted = [batch.ids for batch in itertools.islice(alone._stream(), update * updates)]
+    for resumed_after in range(updates):
+        shared = [[] for _ in range(size)]
+        for rank in range(size):
+            processes = Processes(rank=rank, size=size)
+            trainer = make_trainer(f"rank{rank}", accumulate=update, processes=processes)
+            for _ in range(resumed_after):
+                trainer._advance()
+            count = (updates - resumed_after) * update // size
+            shared[rank] = [batch.ids for batch in itertools.islice(trainer._stream(), count)]
+        in_turn = [ids for turn in zip(*shared, strict=True) for ids in turn]
+        assert in_turn == wanted[resumed_after * update :]
+
+
+def test_an_update_that_cannot_be_shared_is_refused(make_trainer):
+    with pytest.raises(InputError) as raised:
+        make_trainer(accumulate=3, processes=Processes(rank=0, size=2))
+    assert str(raised.value).startswith(
+        "train.accumulate: 3 batches per update cannot be shared by 2 processes"
+    )

@@ -6,13 +6,14 @@
 # Usage: ./run.sh --corpus FILE_OR_FOLDER [--option value ...]
 #   ./run.sh --corpus clips.csv --local_data_opts "--text_case lower --strip_punctuation"
 #   ./run.sh --corpus clips.csv --local_data_opts "--split_by utterance"    one speaker alone
-#   ./run.sh --stage dump                      data/{train,dev,test} are there: import_data made them
+#   ./run.sh                                   data/{train,dev,test} are there: import_data made them
 #   ./run.sh --list                            name the stages
 set -euo pipefail
 
 recipe=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 exec "$recipe/../../../utils/asr.sh" "$recipe" \
     --train_sets train --dev_sets dev --test_sets test \
+    --sets_by_name \
     --token_type char \
     --asr_config conf/train_asr.yaml \
     --quantize_config conf/quantize_bf16.yaml \

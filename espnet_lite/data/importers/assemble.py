@@ -1,5 +1,6 @@
 """Entries of a source as utterances of data directories: names, words, and what is left out."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -107,7 +108,7 @@ class _Names:
     """Ids and speakers given so far; two things with one name are a fault."""
 
     def __init__(self):
-        self._ids: dict[tuple[str | None, str], str] = {}
+        self._ids: dict[tuple[str | None, str], Entry] = {}
         self._speakers: dict[str, tuple[str, str]] = {}
 
     def of(self, entry: Entry, options: ImportOptions) -> tuple[str | None, str]:
@@ -131,10 +132,10 @@ class _Names:
                 f"{MAX_ID_BYTES}",
                 where=entry.where,
             )
-        where = self._ids.setdefault((entry.set_name, key), entry.where)
-        if where is not entry.where:
+        first = self._ids.setdefault((entry.set_name, key), entry)
+        if first is not entry:
             raise InputError(
-                f"utterance id '{key}' is that of {where} too",
+                f"utterance id '{key}' is that of {first.where} too ({entry.given}, {first.given})",
                 where=entry.where,
                 fix="rename one of them, or name a column of unique ids: --id_column NAME",
             )
@@ -145,6 +146,8 @@ def _audio_fault(entry: Entry) -> str | None:
     try:
         if not entry.audio.is_file():
             return "no such file"
+        if not os.access(entry.audio, os.R_OK):
+            return "no permission to read"
         return None if entry.audio.stat().st_size > 0 else "empty file"
     except OSError as error:  # a name that is too long, no permission
         raise InputError(

@@ -26,7 +26,7 @@ from espnet_lite.data.importers.entry import (
     set_of_name,
 )
 from espnet_lite.data.importers.names import speaker_of_path
-from espnet_lite.data.importers.source_lines import plain_lines
+from espnet_lite.data.importers.source_lines import plain_lines, visible_files
 from espnet_lite.errors import InputError
 
 ONE_FILE = ("metadata.csv", "metadata.txt", "transcripts.txt", "transcript.txt", "transcripts.trn")
@@ -70,10 +70,11 @@ def import_folder(path: Path, options: ImportOptions) -> Iterator[Entry]:
     audio = find_audio(path)
     if not audio.files:
         raise InputError(f"no audio ({', '.join(AUDIO_SUFFIXES)}) in this folder", where=path)
-    has_sets = (path / "train").is_dir()
+    tops = {given.partition("/")[0] for given in audio.files if "/" in given}
+    has_sets = "train" in map(set_of_name, tops)
     for entry in _entries(path, audio, options):
-        folders = entry.given.split("/")[:-1]
-        set_name = set_of_name(folders[0]) if has_sets and folders else None
+        top, slash, _ = entry.given.partition("/")
+        set_name = set_of_name(top) if has_sets and slash else None
         yield replace(entry, set_name=set_name)
 
 
@@ -81,7 +82,7 @@ def find_audio(folder: Path) -> _Audio:
     """Return the audio files of a folder, in byte order; hidden ones are passed over."""
     audio = _Audio()
     visited = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         place = os.path.realpath(parent)
         if place in visited:  # a link that leads back up
             folders.clear()
@@ -93,6 +94,10 @@ def find_audio(folder: Path) -> _Audio:
                 path = Path(parent, name)
                 audio.add(path.relative_to(folder).as_posix(), path)
     return audio
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk passes over what it may not read
 
 
 def transcript_file(folder: Path) -> Path | None:
@@ -119,7 +124,7 @@ def _entries(folder: Path, audio: _Audio, options: ImportOptions) -> Iterator[En
         return
     one = options.transcripts or transcript_file(folder)
     folders = sorted({path.parent for path in audio.files.values()})
-    lists = [path for parent in folders for path in sorted(parent.glob("*.trans.txt"))]
+    lists = [path for parent in folders for path in visible_files(parent, "*.trans.txt")]
     if one is not None:
         listed = _one_file(one, folder, audio)
     elif lists:
@@ -137,12 +142,13 @@ def _entries(folder: Path, audio: _Audio, options: ImportOptions) -> Iterator[En
 
 def _beside(audio: _Audio) -> Iterator[Entry]:
     for given, path in audio.files.items():
-        transcript = next((p for p in map(path.with_suffix, BESIDE) if p.is_file()), None)
+        beside = [*BESIDE, *map(str.upper, BESIDE)]
+        transcript = next((p for p in map(path.with_suffix, beside) if p.is_file()), None)
         if transcript is None:
             continue
         lines = [line for _, line in plain_lines(transcript)]
         text = " ".join(lines)
-        if transcript.suffix == ".trn" and (match := _TRN.fullmatch(text)):
+        if transcript.suffix.lower() == ".trn" and (match := _TRN.fullmatch(text)):
             text = match["words"]
         yield Entry(f"{transcript}:1", path, given, text, speaker=speaker_of_path(given, "folder"))
 

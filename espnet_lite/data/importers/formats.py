@@ -4,6 +4,7 @@ A format is a function (path, options) → entries in a file of this folder, and
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from espnet_lite.data.importers.entry import Entry, ImportOptions
@@ -11,7 +12,7 @@ from espnet_lite.data.importers.folder import find_audio, import_folder, is_ljsp
 from espnet_lite.data.importers.hugging_face import METADATA, import_hugging_face, metadata_files
 from espnet_lite.data.importers.lhotse import import_lhotse, looks_like_manifest, manifest_files
 from espnet_lite.data.importers.nemo import import_nemo, set_manifests
-from espnet_lite.data.importers.source_lines import first_record
+from espnet_lite.data.importers.source_lines import first_record, visible_files
 from espnet_lite.data.importers.table import import_csv, import_tsv, set_tables
 from espnet_lite.errors import InputError
 
@@ -24,6 +25,16 @@ IMPORTERS: dict[str, Importer] = {
     "hugging_face": import_hugging_face,
     "nemo": import_nemo,
     "lhotse": import_lhotse,
+}
+
+_COLUMNS = tuple(name for name in ImportOptions.__slots__ if name.endswith("_column"))
+_USED = {
+    "folder": ("transcripts",),
+    "tsv": (*_COLUMNS, "audio_root", "quoting"),
+    "csv": (*_COLUMNS, "audio_root", "quoting"),
+    "hugging_face": (*_COLUMNS, "audio_root", "quoting"),
+    "nemo": (*_COLUMNS, "audio_root"),
+    "lhotse": ("audio_root",),
 }
 
 _PARQUET_FIX = (
@@ -58,6 +69,19 @@ def guess_format(path: Path) -> str:
             fix="say which: --format NAME",
         )
     return found
+
+
+def check_options(format_name: str, options: ImportOptions) -> None:
+    """Raise InputError for an option that was given and that the format has no use for."""
+    usual = asdict(ImportOptions())
+    for option, value in asdict(options).items():
+        formats = [name for name, used in _USED.items() if option in used]
+        if value != usual[option] and formats and format_name not in formats:
+            raise InputError(
+                f"--{option} means nothing for the format {format_name}, expected one of: "
+                f"{', '.join(formats)}",
+                fix="leave it out, or say which format it is: --format NAME",
+            )
 
 
 def _refuse_known(path: Path) -> None:
@@ -106,7 +130,7 @@ def _guess_folder(path: Path) -> str | None:
     if find_audio(path).files:
         return "folder"
     for suffix in ("tsv", "csv"):
-        if len(list(path.glob(f"*.{suffix}"))) == 1:
+        if len(visible_files(path, f"*.{suffix}")) == 1:
             return suffix
     for suffix in (".parquet", ".arrow", ".tar", ".zip"):
         inside = min(path.rglob(f"*{suffix}"), default=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from espnet_lite.data.data_dir import write_data_dir
 from espnet_lite.data.importers.assemble import Assembled, Imported, assemble
 from espnet_lite.data.importers.entry import ImportOptions
-from espnet_lite.data.importers.formats import IMPORTERS, guess_format
+from espnet_lite.data.importers.formats import IMPORTERS, check_options, guess_format
 from espnet_lite.data.importers.split import check_set_name, divide
 from espnet_lite.data.validate import validate_data_dir
 from espnet_lite.errors import InputError, unknown_name
@@ -58,20 +58,26 @@ def import_source(
             write, or a folder in the way that is no data directory.
     """
     source, data_dir = Path(source), Path(data_dir)
-    if format_name == "auto":
-        format_name = guess_format(source)
-    elif format_name not in IMPORTERS:
-        raise unknown_name("format", format_name, (*IMPORTERS, "auto"))
-    elif not source.exists():
-        raise InputError("no such file or folder", where=source)
-    report = ImportReport(format_name)
-    assembled = assemble(
-        IMPORTERS[format_name](source, options),
-        options=options,
-        text_case=text_case,
-        strip_punctuation=strip_punctuation,
-        skip_missing=skip_missing,
-    )
+    try:
+        if format_name == "auto":
+            format_name = guess_format(source)
+        elif format_name not in IMPORTERS:
+            raise unknown_name("format", format_name, (*IMPORTERS, "auto"))
+        elif not source.exists():
+            raise InputError("no such file or folder", where=source)
+        check_options(format_name, options)
+        report = ImportReport(format_name)
+        assembled = assemble(
+            IMPORTERS[format_name](source, options),
+            options=options,
+            text_case=text_case,
+            strip_punctuation=strip_punctuation,
+            skip_missing=skip_missing,
+        )
+    except OSError as error:  # no permission for a folder, a disk that fails
+        raise InputError(
+            f"cannot read: {error.strerror}", where=error.filename or source
+        ) from error
     report.left_out = assembled.left_out
     if not assembled.rows:
         raise InputError(f"no utterance left{_reasons(assembled)}", where=source)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from espnet_lite.data.importers.entry import Entry, ImportOptions, resolve_audio, set_of_name
 from espnet_lite.data.importers.records import parse_seconds
-from espnet_lite.data.importers.source_lines import first_record, json_lines
+from espnet_lite.data.importers.source_lines import first_record, json_lines, visible_files
 from espnet_lite.errors import InputError
 
 # A supervision that ends this close to the end of its recording covers it: lhotse rounds its times.
@@ -59,7 +59,7 @@ def import_lhotse(path: Path, options: ImportOptions) -> Iterator[Entry]:
 
 def manifest_files(folder: Path) -> list[Path]:
     """Return the files of a folder that have the names of lhotse manifests."""
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return [path for path in visible_files(folder, "*") if _NAME.fullmatch(path.name)]
 
 
 def _find(path: Path) -> list[_Manifests]:
@@ -191,7 +191,10 @@ def _recording(record: Json, *, roots: list[Path], where: str) -> _Recording:
     sources = record.get("sources")
     if not isinstance(sources, list) or not all(isinstance(s, dict) for s in sources):
         raise InputError(f"recording '{key}' has no list of 'sources'", where=where)
-    channels = [channel for source in sources for channel in source.get("channels") or [0]]
+    channels = [source.get("channels") or [0] for source in sources]
+    if not all(isinstance(numbers, list) for numbers in channels):
+        raise InputError(f"'channels' of recording '{key}', expected a list", where=where)
+    channels = [number for numbers in channels for number in numbers]
     if len(channels) != 1:
         raise InputError(
             f"recording '{key}' has {len(channels)} channels in {len(sources)} files, expected 1",
@@ -218,11 +221,17 @@ def _entry(
     offset = supervision.get("start")  # below 0 where the supervision begins before its cut
     if isinstance(offset, bool) or not isinstance(offset, int | float):
         raise InputError(f"start {offset!r} of '{key}', expected seconds", where=where)
+    parse_seconds(abs(offset), name=f"start of '{key}'", where=where)  # finite, no huge integer
     begin = parse_seconds(start + offset, name=f"start of '{key}' in its recording", where=where)
+    begin = round(begin, 6)
     seconds = parse_seconds(supervision.get("duration"), name="duration", where=where)
-    if seconds == 0:
-        raise InputError(f"supervision '{key}' has a duration of 0 s", where=where)
     end = round(begin + seconds, 6)
+    if end <= begin or begin >= recording.seconds:
+        raise InputError(
+            f"supervision '{key}' from {begin:g} s to {end:g} s of a recording of "
+            f"{recording.seconds:g} s",
+            where=where,
+        )
     is_whole = begin == 0 and abs(end - recording.seconds) <= ROUNDING_SECONDS
     text, speaker = supervision.get("text"), supervision.get("speaker")
     for name, value in (("text", text), ("speaker", speaker)):
@@ -235,7 +244,7 @@ def _entry(
         text=text,
         id=key,
         speaker=speaker,
-        start_seconds=None if is_whole else round(begin, 6),
+        start_seconds=None if is_whole else begin,
         end_seconds=None if is_whole else end,
         seconds=seconds,
         set_name=set_name,

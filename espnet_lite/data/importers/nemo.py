@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espnet_lite.data.importers.entry import Entry, ImportOptions, set_of_name
 from espnet_lite.data.importers.records import JsonColumns, record_entry
-from espnet_lite.data.importers.source_lines import json_lines
+from espnet_lite.data.importers.source_lines import json_lines, visible_files
 from espnet_lite.errors import InputError
 
 _MANIFEST = re.compile(r"(?P<set>[A-Za-z]+)([_-]manifest)?\.(json|jsonl)(\.gz)?")
@@ -39,10 +39,10 @@ def import_nemo(path: Path, options: ImportOptions) -> Iterator[Entry]:
 def set_manifests(folder: Path) -> dict[Path, str]:
     """Return manifest → set of the JSON files of a folder whose names are those of sets."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in visible_files(folder, "*"):
         match = _MANIFEST.fullmatch(path.name)
         set_name = set_of_name(match["set"]) if match else None
-        if set_name is not None and path.is_file():
+        if set_name is not None:
             found[path] = set_name
     return found
 

@@ -31,6 +31,7 @@ KNOWN_NAMES = {
     "duration": ("duration", "duration_seconds", "dur"),
     "set": (),  # a column of sets is used only when it is named
 }
+SHOWN_COLUMNS = 20  # in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class JsonColumns:
 def _has(known: Collection[str], wanted: Sequence[str]) -> str:
     near = [n for word in wanted for n in difflib.get_close_matches(word, known, n=1, cutoff=0.6)]
     hint = f" (did you mean '{near[0]}'?)" if near else ""
-    return f"{hint}, it has: {', '.join(name[:40] for name in known)}"
+    shown = [name[:40] for name in known][:SHOWN_COLUMNS]
+    more = f" and {len(known) - SHOWN_COLUMNS} more" if len(known) > SHOWN_COLUMNS else ""
+    return f"{hint}, it has: {', '.join(shown) or 'none'}{more}"
 
 
 def record_entry(

@@ -1,4 +1,4 @@
-"""Lines and JSON objects of a source, with the physical line for messages.
+"""Files of a source, their lines and JSON objects, with the physical line for messages.
 
 Files come from anywhere, so a byte order mark and Windows line ends are taken; other encodings than
 UTF-8 are refused by line.
@@ -6,6 +6,7 @@ UTF-8 are refused by line.
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,16 @@ from espnet_lite.errors import InputError
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UTF_8_MARK = b"\xef\xbb\xbf"
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match, in byte order of their names.
+
+    Hidden ones are passed over: a Mac leaves a `._NAME` beside each file on foreign disks.
+    """
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
 
 
 def source_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -64,16 +75,20 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield (`file:line`, object) of a file with one JSON object a line; empty lines are passed over.
 
     Raises:
-        InputError: while iterating: what `source_lines` raises, no JSON, JSON but no object.
+        InputError: while iterating: what `source_lines` raises, no JSON, JSON but no object, a key
+            twice, half of a character.
     """
     for where, line in plain_lines(path):
         try:
-            record = json.loads(line, parse_constant=_refuse_constant)
+            record = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object_of)
+            if _HALF_CHARACTER.search(line):  # the escape of one; a pair of them is a character
+                json.dumps(record, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
+            fix = f"a document over several lines becomes one by: jq -c . '{path}'"
             raise InputError(
                 f"not JSON ({_reason(error)}): {line[:60]!r}, expected one object a line",
                 where=where,
-                fix=f"a document over several lines becomes one by: jq -c . '{path}'",
+                fix=fix if isinstance(error, json.JSONDecodeError) else None,
             ) from error
         if not isinstance(record, dict):
             hint = f"jq -c '.[]' '{path}' writes one object a line"
@@ -93,6 +108,15 @@ def first_record(path: Path) -> dict[str, object]:
         return {}  # the importer says what is wrong
 
 
+def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key '{twice}' twice in one object")
+    return found
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
@@ -100,4 +124,7 @@ def _refuse_constant(name: str) -> None:
 def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
+    if isinstance(error, UnicodeEncodeError):
+        half = ord(error.object[error.start])
+        return f"\\u{half:04x} is half of a character"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from espnet_lite.data.importers.entry import Entry, ImportOptions, set_of_name
 from espnet_lite.data.importers.records import choose_columns, record_entry
-from espnet_lite.data.importers.source_lines import source_lines
+from espnet_lite.data.importers.source_lines import source_lines, visible_files
 from espnet_lite.errors import InputError
 
 
@@ -33,7 +33,7 @@ def import_csv(path: Path, options: ImportOptions) -> Iterator[Entry]:
 
 def set_tables(folder: Path, suffix: str) -> list[Path]:
     """Return the tables of a folder whose names are those of sets."""
-    return sorted(path for path in folder.glob(f"*{suffix}") if set_of_name(path.stem))
+    return [path for path in visible_files(folder, f"*{suffix}") if set_of_name(path.stem)]
 
 
 def _import_tables(path: Path, options: ImportOptions, *, suffix: str) -> Iterator[Entry]:
@@ -41,7 +41,7 @@ def _import_tables(path: Path, options: ImportOptions, *, suffix: str) -> Iterat
         yield from _import_table(path, options, suffix=suffix, set_name=None)
         return
     tables = set_tables(path, suffix)
-    found = sorted(table.name for table in path.glob(f"*{suffix}"))
+    found = [table.name for table in visible_files(path, f"*{suffix}")]
     if not tables and len(found) != 1:
         names = ", ".join(found) if found else "none"
         raise InputError(
@@ -89,6 +89,14 @@ def read_table_rows(
             twice = next((name for name in header if header.count(name) > 1), None)
             if twice is not None:
                 raise InputError(f"column '{twice}' twice in the header row", where=where)
+            other = next((mark for mark in ",;\t|" if mark in header[0]), None)
+            if len(header) == 1 and other is not None:
+                raise InputError(
+                    f"columns parted by {other!r} in the header row, expected {delimiter!r}",
+                    where=where,
+                    fix="give a .csv file with commas or a .tsv file with tabs, or say which it is: "
+                    "--format csv or tsv",
+                )
             continue
         if len(fields) != len(header):
             other = "none" if quoting == "csv" else "csv"

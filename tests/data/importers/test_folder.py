@@ -1,5 +1,6 @@
 """Folders of audio: transcripts beside each file, LibriSpeech's lists, one file for all."""
 
+import errno
 import os
 
 import pytest
@@ -135,6 +136,52 @@ def test_faults(make_audio, run, tmp_path):
     assert "speaker pattern '^([xyz])' does not match 'a/1.wav'" in err
     assert "no group, expected one for the speaker" in run(folder, "--speaker_pattern", "x", code=2)
     assert "no regular expression" in run(folder, "--speaker_pattern", "(", code=2)
+
+
+def test_files_of_a_mac_are_not_read(make_audio, run, table, tmp_path):
+    make_audio("in/84/1/84-1-0000.wav", "in/84/1/._84-1-0000.wav", "csv/1.wav")
+    write(tmp_path / "in/84/1/84-1.trans.txt", "84-1-0000 YES\n")
+    (tmp_path / "in/84/1/._84-1.trans.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    run(tmp_path / "in")
+    assert table("text") == {"84-1-0000": "YES"}
+    write(tmp_path / "csv/all.csv", "path,text\n1.wav,yes\n")
+    (tmp_path / "csv/._all.csv").write_bytes(b"\x00\x05\x16\x07\xff")
+    run(tmp_path / "csv", "--format", "csv")
+    assert table("text") == {"1": "yes"}
+
+
+def test_capital_letters_in_names_of_folders_and_suffixes(make_audio, run, table, tmp_path):
+    make_audio("in/Train/anna/1.WAV", "in/Validation/bob/1.WAV")
+    write(tmp_path / "in/Train/anna/1.TXT", "yes")
+    write(tmp_path / "in/Validation/bob/1.TXT", "no")
+    run(tmp_path / "in")
+    assert table("train/text") == {"anna-1": "yes"}
+    assert table("dev/text") == {"bob-1": "no"}
+
+
+def test_one_transcript_for_two_audio_files(make_audio, run, tmp_path):
+    make_audio("in/a/1.wav", "in/a/1.flac")
+    write(tmp_path / "in/a/1.txt", "yes")
+    assert "1.txt:1 too (a/1.wav, a/1.flac)" in run(tmp_path / "in", code=2)
+
+
+def test_a_folder_that_may_not_be_read(make_audio, run, tmp_path, monkeypatch):
+    """Tests may run as root, who may read all: the refusal is feigned."""
+    make_audio("in/a/1.wav", "in/locked/2.wav")
+    write(tmp_path / "in/a/1.txt", "yes")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert f"{tmp_path}/in/locked: cannot read: Permission denied" in run(tmp_path / "in", code=2)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("1.wav"))
+    err = run(tmp_path / "in", code=2)
+    assert f"1.txt:1: no permission to read '{tmp_path}/in/a/1.wav'" in err
 
 
 def test_names_that_wav_scp_cannot_hold(make_audio, run, tmp_path):

@@ -62,6 +62,14 @@ NEMO_FAULTS = {
         '{"audio_filepath": "1.wav", "duration": NaN, "text": "a"}',
         ":1: not JSON (NaN is no JSON number)",
     ),
+    "key twice": (
+        '{"audio_filepath": "1.wav", "text": "a", "text": "b"}',
+        ":1: not JSON (key 'text' twice in one object)",
+    ),
+    "half a character": (
+        GOOD + '{"audio_filepath": "1.wav", "text": "\\ud83d\\ude00 a\\ud800"}',
+        ":2: not JSON (\\ud800 is half of a character)",
+    ),
     "deep": ("[" * 100000, ":1: not JSON (nested too deeply)"),
     "key": (
         GOOD + '\n{"audio_filpath": "1.wav", "text": "a"}\n',
@@ -240,7 +248,27 @@ def edited(lhotse, name, change):
         (
             "supervisions",
             lambda r: r.update(duration=0),
-            "supervisions.jsonl.gz:1: supervision 'anna-1' has a duration of 0 s",
+            "supervisions.jsonl.gz:1: supervision 'anna-1' from 0.25 s to 0.25 s of a recording of 3 s",
+        ),
+        (
+            "supervisions",
+            lambda r: r.update(start=3.5),
+            "supervisions.jsonl.gz:1: supervision 'anna-1' from 3.5 s to 4.5 s of a recording of 3 s",
+        ),
+        (
+            "supervisions",
+            lambda r: r.update(duration=1e-9),
+            "supervisions.jsonl.gz:1: supervision 'anna-1' from 0.25 s to 0.25 s of a recording",
+        ),
+        (
+            "supervisions",
+            lambda r: r.update(start=10**400),
+            "supervisions.jsonl.gz:1: start of 'anna-1' 1000",
+        ),
+        (
+            "recordings",
+            lambda r: r["sources"][0].update(channels=2),
+            "recordings.jsonl.gz:1: 'channels' of recording 'tape', expected a list",
         ),
         (
             "supervisions",
@@ -266,6 +294,14 @@ def test_lhotse_custom_arrays_and_broken_archives(lhotse, run):
     (lhotse / "recordings.jsonl.gz").unlink()
     err = run(lhotse, code=2)
     assert "supervisions.jsonl.gz: no recordings manifest of the same name beside it" in err
+
+
+def test_lhotse_two_supervisions_of_a_cut_with_one_id(lhotse, run):
+    path = lhotse / "cuts" / "whole.jsonl"
+    cut = json.loads(path.read_text().splitlines()[0])
+    cut["supervisions"][1] |= {"id": "anna-1", "speaker": "anna"}
+    write_lines(path, [cut])
+    assert f"{path}:1: utterance id 'anna-1' is that of {path}:1 too" in run(path, code=2)
 
 
 def test_lhotse_names_of_files_are_sets(lhotse, run, table):

@@ -125,6 +125,7 @@ FAULTS = {  # the table, what the line says
         "path,text,speaker\n1.wav,a,Ann Lee\n2.wav,b,Ann_Lee\n",
         ":3: speaker 'Ann_Lee' would be named 'Ann_Lee' as 'Ann Lee' is, at {table}:2",
     ),
+    "semicolons": ("path;text\n1.wav;a\n", ":1: columns parted by ';' in the header row, expected"),
     "latin1": ("path,text\n1.wav,caf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
     "all empty": ("path,text\n1.wav,  \n", ": no utterance left: 1 without words, first"),
 }
