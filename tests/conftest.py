@@ -23,6 +23,8 @@ class FileServer:
         breaks: of each answer in turn after how many bytes it breaks off; none: it does not.
         answers: of each request in turn a status to answer instead, as 503; none: the file.
         has_ranges: False sends every file from its beginning.
+        lies: answers a range with 206 and the whole file.
+        range_bytes: most that one answer to a range holds; None: all that follows.
         url: the address of the folder.
     """
 
@@ -31,6 +33,8 @@ class FileServer:
     breaks: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     has_ranges: bool = True
+    lies: bool = False
+    range_bytes: int | None = None
     url: str = ""
 
 
@@ -57,10 +61,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{len(body)}")
             self.end_headers()
             return
+        end = len(body)
         self.send_response(206 if has_range else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if has_range:
+            start = 0 if served.lies else start
+            end = min(end, start + (served.range_bytes or end))
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(body)}")
+        self.send_header("Content-Length", str(end - start))
         self.end_headers()
-        end = start + served.breaks.pop(0) if served.breaks else len(body)
+        end = start + served.breaks.pop(0) if served.breaks else end
         self.wfile.write(body[start:end])
 
     def log_message(self, *arguments):

@@ -185,12 +185,12 @@ def words_in(transcription: Path) -> list[str]:
 
 def tiny_an4(folder: Path) -> Path:
     """Return a corpus of seven utterances in AN4's layout, built by the tests of its stage 1."""
-    return tests_of("an4").build_corpus(folder)
+    return module_of_tests("an4").build_corpus(folder)
 
 
 def tiny_librispeech(folder: Path) -> Path:
     """Return a corpus in LibriSpeech's layout, with the sets that its two recipes know."""
-    module = tests_of("librispeech")
+    module = module_of_tests("librispeech")
     train, dev = module.LINES["train-own"], module.LINES["dev-clean"]
     names = ("train-own", "train-clean-100", "train-clean-5", "train-clean-more")
     readers = itertools.count(200)
@@ -202,7 +202,7 @@ def tiny_librispeech(folder: Path) -> Path:
     return module.build_corpus(folder, sets=sets)
 
 
-def tests_of(corpus: str) -> ModuleType:
+def module_of_tests(corpus: str) -> ModuleType:
     """Return the module that tests stage 1 of a corpus."""
     path = ROOT / "tests" / "egs" / f"test_{corpus}_data.py"
     spec = importlib.util.spec_from_file_location(f"{corpus}_data_of_tests", path)

@@ -70,6 +70,10 @@ unique all_list "${train_list[@]}" "${eval_list[@]}"
 dev_texts=("${dev_list[@]/#/$dumpdir/}")
 dev_texts=("${dev_texts[@]/%//text}")
 ((${#train_list[@]} > 0 && ${#eval_list[@]} > 0)) || die "--train_sets or --dev_sets is empty"
+for word in "${train_list[@]}"; do
+    [[ " ${eval_list[*]} " != *" $word "* ]] ||
+        echo "warning: $word is trained on and scored: its error rate says nothing of new speech" >&2
+done
 
 stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name without the kind
     local name=${1##*/}

@@ -1,5 +1,6 @@
 """The last steps of every corpus' preparation: compare counts with the published, write, validate, say."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -45,8 +46,33 @@ def check_counts(
             )
 
 
+def check_audio(utterances: Sequence[Utterance]) -> None:
+    """Raise InputError for the first utterance whose file cannot be read or is empty."""
+    for utterance in utterances:
+        try:
+            is_empty = os.stat(utterance.audio).st_size == 0
+        except OSError as error:
+            raise InputError(
+                f"cannot open the audio of '{utterance.id}': {error.strerror}",
+                where=utterance.audio,
+            ) from error
+        if is_empty:
+            raise InputError(
+                f"empty file, expected the audio of '{utterance.id}'",
+                where=utterance.audio,
+                fix="get it anew",
+            )
+
+
 def write_sets(sets: Mapping[str, Sequence[Utterance]], data_dir: Path) -> None:
-    """Write and validate the data directory `data_dir/<set>` of each set and print a line about it."""
+    """Write and validate the data directory `data_dir/<set>` of each set and print a line about it.
+
+    Raises:
+        InputError: audio that is missing or empty, before any set is written; what
+            `write_data_dir` raises.
+    """
+    for utterances in sets.values():
+        check_audio(utterances)
     for name, utterances in sets.items():
         write_data_dir(data_dir / name, utterances)
         validate_data_dir(data_dir / name)

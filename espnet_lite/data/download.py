@@ -1,5 +1,6 @@
 """Fetch an archive over HTTP, continue where a broken transfer stopped, check it, unpack it safely."""
 
+import errno
 import hashlib
 import http.client
 import re
@@ -23,7 +24,12 @@ _TRIES = 3
 _PAUSE_SECONDS = 2  # between tries
 _PROGRESS_SECONDS = 5  # between progress lines
 _MEGABYTE = 1e6
+_CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
 _TRY_LATER = (408, 425, 429)  # answers of a server that is busy
+
+
+# A file and a folder of one name in an archive, and names that are too long.
+_NAME_FAULTS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def fetch(
@@ -100,13 +106,12 @@ def _try(url: str, part: Path, *, size_bytes: int | None, otherwise: str) -> str
 
 def _open(url: str, have: int) -> http.client.HTTPResponse:
     """Return the answer to a request for what follows the first `have` bytes."""
+    if not re.match("https?://", url):
+        raise InputError("no address of a web server", where=url, fix="expected one like https://…")
     try:
         request = urllib.request.Request(url)
-    except ValueError as error:
-        raise InputError(str(error), where=url, fix="expected an address like https://…") from error
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
+        if have:
+            request.add_header("Range", f"bytes={have}-")
         return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError:
         raise
@@ -114,6 +119,8 @@ def _open(url: str, have: int) -> http.client.HTTPResponse:
         raise ConnectionError(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
+    except ValueError as error:  # of this address, or of the one that the server redirects to
+        raise InputError(str(error), where=url, fix="expected an address like https://…") from error
 
 
 def _append(
@@ -122,14 +129,21 @@ def _append(
     """Write the answer behind the `have` bytes of `part`, or from its beginning where it is the whole.
 
     Raises:
-        ConnectionError: the transfer broke off.
+        ConnectionError: the transfer broke off, or another part than that came.
         InputError: the disk has no room for it.
     """
     continues = response.status == 206
-    if not continues:
+    total = None if response.length is None else response.length + (have if continues else 0)
+    if continues:
+        sent = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if sent is None or int(sent["first"]) != have:
+            part.unlink(missing_ok=True)
+            raise ConnectionError(f"asked for what follows byte {have}, another part came")
+        total = int(sent["total"]) if sent["total"] != "*" else total
+    elif response.status != 200:
+        raise ConnectionError(f"{response.status} {response.reason}")
+    else:
         have = 0
-    length = response.headers.get("Content-Length")
-    total = None if length is None else have + int(length)
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise InputError(
@@ -162,8 +176,8 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _range_total(header: str | None) -> int | None:
-    """Return the size of the whole file in a header like `bytes */1234` or `bytes 5-9/1234`."""
-    match = re.fullmatch(r"bytes .*/(\d+)", header or "")
+    """Return the size of the whole file in a header like `bytes */1234`."""
+    match = re.fullmatch(r"bytes \*/(\d+)", header or "")
     return None if match is None else int(match[1])
 
 
@@ -235,8 +249,9 @@ def _unpack_member(
     path = PurePosixPath(member.name)
     parts = [part for part in path.parts if part != "."]
     is_below_top = len(parts) > 1 or member.isdir()
-    is_plain = member.isfile() or member.isdir()
-    if path.is_absolute() or ".." in parts or not (is_plain and is_below_top):
+    is_plain = (member.isfile() and not member.issparse()) or member.isdir()
+    leads_outside = path.is_absolute() or ".." in parts or "\0" in member.name
+    if leads_outside or not (is_plain and is_below_top):
         raise InputError(
             f"member '{member.name}' is a link, a device or leads outside, expected plain files in "
             "one folder",
@@ -246,10 +261,24 @@ def _unpack_member(
     leading = parts[:1] if inner is None else list(PurePosixPath(inner).parts)
     if parts[: len(leading)] != leading or len(parts) == len(leading):
         return
+    free = shutil.disk_usage(target).free
+    if member.size > free:
+        raise InputError(
+            f"member '{member.name}' of {_megabytes(member.size)}, {_megabytes(free)} free",
+            where=archive,
+            fix="free space and run again",
+        )
     place = target.joinpath(*parts[len(leading) :])
-    if member.isdir():
-        place.mkdir(parents=True, exist_ok=True)
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tar.extractfile(member) as source, place.open("wb") as copy:
-        shutil.copyfileobj(source, copy)
+    try:
+        (place if member.isdir() else place.parent).mkdir(parents=True, exist_ok=True)
+        if member.isfile():
+            with tar.extractfile(member) as source, place.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+    except OSError as error:
+        if error.errno not in _NAME_FAULTS:
+            raise
+        raise InputError(
+            f"member '{member.name[:100]}': {error.strerror}",
+            where=archive,
+            fix="remove the archive: this is not the corpus",
+        ) from error

@@ -167,6 +167,7 @@ _TRAINING = {
 _MACHINE = {
     "cpu": "{}",
     "cores": "{} cores",
+    "processes": "{} processes",
     "threads": "{} threads",
     "python": "Python {}",
     "torch": "torch {}",

@@ -121,7 +121,9 @@ def test_a_signal_to_the_launcher_saves_once_and_asks_to_be_started_again(corpus
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
 def test_kill_9_of_the_launcher_ends_the_others_too(corpus, tmp_path):
     folder = tmp_path / "exp"
     options = ["train.updates=100000", "train.save_every=1"]

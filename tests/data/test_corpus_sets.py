@@ -1,5 +1,7 @@
 """The last steps of a corpus' preparation, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from espnet_lite.data.corpus_sets import check_counts, count, write_sets
@@ -51,7 +53,19 @@ def test_sets_are_written_and_told(three, tmp_path, capsys):
 
 
 def test_written_sets_are_validated(three, tmp_path):
-    (tmp_path / "a.wav").unlink()
+    with pytest.raises(InputError, match="does not begin with its speaker"):
+        write_sets({"train": [replace(three[0], speaker="c")]}, tmp_path / "data")
 
-    with pytest.raises(InputError, match=r"wav\.scp:1"):
-        write_sets({"train": three}, tmp_path / "data")
+
+@pytest.mark.parametrize("fault", ["missing", "empty"])
+def test_no_set_is_written_where_audio_of_one_is(three, tmp_path, fault):
+    other = tmp_path / "other.wav"
+    if fault == "empty":
+        other.write_bytes(b"")
+
+    with pytest.raises(InputError, match=rf"^{other}: .*audio of 'b-1'"):
+        write_sets(
+            {"train": three[1:], "dev": [replace(three[0], audio=str(other))]}, tmp_path / "data"
+        )
+
+    assert not (tmp_path / "data").exists()

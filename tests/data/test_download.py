@@ -60,6 +60,32 @@ def test_server_without_ranges_sends_it_anew(tmp_path, server):
     assert ranges(server) == [None, "bytes=100-"]
 
 
+def test_server_that_sends_another_part(tmp_path, server):
+    """Its bytes would stand at the wrong place, and AN4's archive has no published checksum."""
+    server.breaks = [100]
+    server.lies = True
+
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert ranges(server) == [None, "bytes=100-", None]
+
+
+def test_server_that_sends_a_range_in_parts(tmp_path, server):
+    server.breaks = [100]
+    server.range_bytes = 600
+
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert ranges(server) == [None, "bytes=100-", "bytes=700-"]
+
+
+def test_an_answer_without_a_file(tmp_path, server):
+    server.answers = [204, 204, 204]
+
+    with pytest.raises(InputError, match="failed 3 times, last: 204 No Content"):
+        get(server, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_transfer_that_keeps_breaking_is_continued_by_the_next_call(tmp_path, server):
     server.breaks = [100, 100, 100]
 
@@ -139,11 +165,16 @@ def test_nobody_answers(tmp_path, server):
         get(server, tmp_path)
 
 
-def test_no_address(tmp_path, server):
-    server.url = "openslr"
+@pytest.mark.parametrize(
+    "url", ["openslr", "file:///etc", "ftp://a.org", "http://[::1", "http://a/ä"]
+)
+def test_no_address(tmp_path, server, url):
+    server.url = url
 
-    with pytest.raises(InputError, match=r"unknown url type: 'openslr/corpus\.tar\.gz'"):
+    with pytest.raises(InputError, match=r"expected .* like https://…") as caught:
         get(server, tmp_path)
+
+    assert str(caught.value).startswith(f"{url}/corpus.tar.gz: ")
 
 
 def test_disk_without_room_is_named_before_the_transfer(tmp_path, server, monkeypatch):
@@ -278,3 +309,44 @@ def test_archive_with_a_trap_is_refused_as_a_whole(tmp_path, trap, inner):
         unpack(archive, tmp_path / "out", inner=inner, otherwise="-")
 
     assert [path.name for path in tmp_path.iterdir()] == ["trap.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("trap", "message"),
+    [
+        (member("an4/good/below", content=b"x"), "member 'an4/good/below': File exists"),
+        (member("an4/folder", content=b"x"), "member 'an4/folder': Is a directory"),
+        (member("an4/" + "n" * 300, content=b"x"), "File name too long"),
+    ],
+    ids=["file as folder", "folder as file", "long name"],
+)
+def test_members_that_cannot_stand_together(tmp_path, trap, message):
+    good = member("an4/good", content=b"good"), member("an4/folder/a", content=b"a")
+    archive = pack(tmp_path / "trap.tar.gz", *good, trap)
+
+    with pytest.raises(InputError, match=rf"trap\.tar\.gz: .*{message}.*this is not the corpus"):
+        unpack(archive, tmp_path / "out", otherwise="-")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["trap.tar.gz"]
+
+
+def test_member_larger_than_the_disk(tmp_path):
+    """By its header alone, as in a bomb; nothing is written."""
+    header = tarfile.TarInfo("an4/huge")
+    header.size = 10**15
+    (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)))
+
+    with pytest.raises(InputError, match=r"member 'an4/huge' of 1000000000\.0 MB, [\d.]+ MB free"):
+        unpack(tmp_path / "bomb.tar.gz", tmp_path / "out", otherwise="-")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["bomb.tar.gz"]
+
+
+def test_member_with_holes_is_refused(tmp_path):
+    hole = tarfile.TarInfo("an4/holes")
+    hole.size = 1
+    hole.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**13)}
+    archive = pack(tmp_path / "trap.tar.gz", (hole, b"x"))
+
+    with pytest.raises(InputError, match="member 'an4/holes' is a link, a device or"):
+        unpack(archive, tmp_path / "out", otherwise="-")

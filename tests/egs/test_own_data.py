@@ -65,7 +65,9 @@ def test_options_of_import_data_pass_through(tmp_path):
 
 def test_without_a_corpus_it_refuses_and_helps(tmp_path):
     done = run("local/data.sh", "--data_dir", tmp_path / "data", code=2)
-    assert f"no corpus and no {tmp_path}/data/train, expected --corpus FILE_OR_FOLDER" in done.stderr
+    assert (
+        f"no corpus and no {tmp_path}/data/train, expected --corpus FILE_OR_FOLDER" in done.stderr
+    )
     assert not (tmp_path / "data").exists()
     done = run("local/data.sh", "--help")
     assert "Usage: local/data.sh --corpus FILE_OR_FOLDER" in done.stdout

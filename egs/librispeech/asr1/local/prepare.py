@@ -124,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     else:
         for name in names:
             if name not in PUBLISHED:
-                raise unknown_name("published set", name, PUBLISHED)
+                raise unknown_name(
+                    "published set", name, PUBLISHED, where="no --corpus, so sets are downloaded"
+                )
         folders = {
             name: download_set(name, arguments.download_dir, mirror=arguments.mirror)
             for name in names
