@@ -88,3 +88,14 @@ def file_server():
         yield served
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def global_state_is_put_back():
+    """Undo what a training does to torch's generator and matrix products."""
+    import torch
+
+    precision = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng():
+        yield
+    torch.set_float32_matmul_precision(precision)

@@ -1,6 +1,8 @@
 """Every program answers --help, and refuses an unknown option with exit code 2."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,29 @@ def test_help(program, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: ") and "--" in out
+
+
+# Imports that take more time than a --help may; benchmarks/help_time.py has the seconds.
+HEAVY = ("torch", "numpy", "soundfile", "sentencepiece", "soxr", "kaldiio", "yaml")
+
+SHOW_HELP = """
+import contextlib, importlib, io, sys
+for program in sys.argv[1:]:
+    main = importlib.import_module(f"espnet_lite.bin.{program}").main
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(["--help"])
+    print(program, *(name for name in %r if name in sys.modules))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_HELP % (HEAVY,), *PROGRAMS],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == PROGRAMS
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -94,6 +94,7 @@ class Trainer:
         )
         self.schedule = build_class(SCHEDULES, options.schedule)(options.schedule)
         self.state = TrainState()
+        self._shared_model: nn.Module = self.model  # what is called: exchanges gradients
         self.stop_signal = 0  # number of the signal that asked to stop
         self._clock = (0.0, 0.0)
         self._interval = {"wall": 0.0, "wait": 0.0, "audio": 0.0}

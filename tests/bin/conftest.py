@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from espnet_lite.bin import compute_cmvn
 from espnet_lite.text.tokenizer import train_tokenizer
@@ -24,11 +23,8 @@ train:
 
 
 @pytest.fixture(autouse=True)
-def global_state_is_put_back():
-    precision = torch.get_float32_matmul_precision()
-    with torch.random.fork_rng():
-        yield
-    torch.set_float32_matmul_precision(precision)
+def every_test_puts_back(global_state_is_put_back):
+    """Use the fixture of all tests in each of this folder."""
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,8 @@ TEXTS = ("ab", "ba", "b", "aab", "a", "bb")
 
 
 @pytest.fixture(autouse=True)
-def global_state_is_put_back():
-    """Undo what a training does to torch's generator and matrix products."""
-    precision = torch.get_float32_matmul_precision()
-    with torch.random.fork_rng():
-        yield
-    torch.set_float32_matmul_precision(precision)
+def every_test_puts_back(global_state_is_put_back):
+    """Use the fixture of all tests in each of this folder."""
 
 
 @pytest.fixture(scope="session")
