@@ -332,6 +332,24 @@ def begin(stage: Stage) -> None:
     write_text(stage.pending(), json.dumps(record) + "\n")
 
 
+def withdraw(stage: Stage) -> None:
+    """Forget a begun run that refused its input before it wrote anything.
+
+    The stage is then what it was before: it has not run, or it ran with what its stamp says.
+    """
+    pending = stage.pending()
+    if not pending.exists():
+        return
+    begun = pending.stat().st_mtime_ns
+    written = [path for output in stage.outputs for path in (output, *_files_in(output))]
+    if not any(path.stat().st_mtime_ns >= begun for path in written if path.exists()):
+        pending.unlink()
+
+
+def _files_in(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
+
+
 def finish(stage: Stage) -> None:
     """Write the stamp of a complete run.
 

@@ -159,6 +159,18 @@ def test_librispeech(tmp_path):
         eval_sets=("dev-clean", "dev-other", "test-clean", "test-other"),
     )
     check_recipe(recipe, "asr_tiny_bpe20")
+    model = ["--model", str(tmp_path / "given.esp"), "--corpus", str(tmp_path / "LibriSpeech")]
+    elsewhere = TinyRecipe(
+        "librispeech",
+        tmp_path / "elsewhere",
+        [*model, "--local_data_opts", "--expect_official no", "--dev_sets", "dev-clean"],
+    )
+    elsewhere.folder.mkdir()
+    assert stages_run(elsewhere.run("--test_sets", "train-own")) == [
+        *("data", "dump", "decode", "score")
+    ]
+    prepared = sorted(path.name for path in (elsewhere.folder / "dump").glob("[!.]*"))
+    assert prepared == ["dev-clean", "train-own"]  # no set to train on
 
 
 @pytest.mark.slow

@@ -225,3 +225,24 @@ def test_two_configs_that_agree_in_a_section_are_one_config_to_a_stage(tmp_path)
         stamps.differences(stages[1], stamps.resolve(stages[0], {}), stamps.resolve(stages[1], {}))
         == []
     )
+
+
+def test_a_refused_run_that_wrote_nothing_is_forgotten(two):
+    stages = two()
+    stamps.begin(stages["make"])
+    stamps.withdraw(stages["make"])
+    assert not stages["make"].pending().exists()
+    assert stamps.staleness(stages["make"], trust_outputs=True) == "has not run"
+    run(stages, "make", ("mid.txt", "m\n"))
+    stamps.begin(stages["make"])
+    stamps.withdraw(stages["make"])
+    assert stamps.staleness(stages["make"], trust_outputs=True) == ""
+
+
+def test_a_refused_run_that_wrote_something_counts_as_cut_off(two):
+    stages = two()
+    run(stages, "make", ("mid.txt", "m\n"))
+    stamps.begin(stages["make"])
+    stamps.write_text("mid.txt", "half\n")
+    stamps.withdraw(stages["make"])
+    assert stages["make"].pending().exists()

@@ -9,7 +9,7 @@ shift
 # shellcheck source=utils/recipe.sh
 source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/recipe.sh"
 
-option corpus "" "local copy of the corpus (default: downloaded)" file
+option corpus "" "local copy of the corpus (default: downloaded, where the recipe can)" file
 option local_data_opts "" "further arguments of local/data.sh"
 option_flag sets_by_name "local/data.sh takes the sets to prepare: --sets SET..."
 option train_sets train "data sets to train on"
@@ -53,6 +53,10 @@ fi
 
 # Names. The folder of an experiment depends on config, tokens and tag, never on training length.
 read -r -a train_list <<<"$train_sets"
+# A packed model needs no training set: one that is not prepared is left out.
+if [[ -n $model && ! -e $dumpdir/${train_list[0]:-}/wav.scp ]]; then
+    train_list=()
+fi
 read -r -a dev_list <<<"$dev_sets"
 read -r -a test_list <<<"$test_sets"
 train_texts=("${train_list[@]/#/$dumpdir/}")
@@ -69,7 +73,8 @@ unique eval_list "${dev_list[@]}" "${test_list[@]}"
 unique all_list "${train_list[@]}" "${eval_list[@]}"
 dev_texts=("${dev_list[@]/#/$dumpdir/}")
 dev_texts=("${dev_texts[@]/%//text}")
-((${#train_list[@]} > 0 && ${#eval_list[@]} > 0)) || die "--train_sets or --dev_sets is empty"
+[[ ${#train_list[@]} -gt 0 || -n $model ]] || die "--train_sets is empty, expected names of sets"
+((${#eval_list[@]} > 0)) || die "--dev_sets and --test_sets are empty, expected names of sets"
 for word in "${train_list[@]}"; do
     [[ " ${eval_list[*]} " != *" $word "* ]] ||
         echo "warning: $word is trained on and scored: its error rate says nothing of new speech" >&2
@@ -103,7 +108,7 @@ asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name${exp_tag:+_$e
 asr_name=${asr_name/#asr_asr_/asr_}
 asr_exp=$expdir/$asr_name
 tokens=$dumpdir/tokens_$token_name
-cmvn=$dumpdir/${train_list[0]}/cmvn.safetensors
+cmvn=${train_list[0]:+$dumpdir/${train_list[0]}/cmvn.safetensors}
 decode_name=decode_$(stem "$inference_config" decode)
 skipped=()
 if [[ -n $model ]]; then
@@ -145,13 +150,13 @@ describe 2 dump "validate, cut, resample, drop too short or long with counts; CM
     "max_seconds=$max_seconds" "audio_format=$audio_format" "channel=$channel" \
     "allow_pipes=$allow_pipes" \
     "${front_end_list[@]/#/set }" @config "${feature_keys[@]/#/$asr_config#}" \
-    @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" "$cmvn"
+    @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" ${cmvn:+"$cmvn"}
 describe 3 tokens "token table and tokenizer of the training text → $tokens" \
     @stamp "$dumpdir/.stamps/tokens_$token_name.json" @after dump \
     @option "token_type=$token_type" "options=${token_options[*]}" \
     @input "${train_texts[@]}" ${lexicon:+"$lexicon" "${dev_texts[@]}"} ${nlsyms:+"$nlsyms"} \
     @output "$tokens"
-describe 6 finetune "train CTC and attention → $asr_exp" \
+describe 6 finetune "train the recognizer → $asr_exp" \
     @stamp "$expdir/.stamps/$asr_name.finetune.json" @after dump tokens @always "$fresh" \
     @config "$asr_config" @option "${set_list[@]/#/set }" \
     @input "${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}" "$tokens" \
@@ -191,6 +196,7 @@ stage_dump() {
         run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
             --sample_rate "$sample_rate" "${limits[@]}" "${arguments[@]}"
     done
+    [[ -n $cmvn ]] || return 0
     for override in "${front_end_list[@]}"; do
         statistics_arguments+=(--set "$override")
     done

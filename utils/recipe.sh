@@ -263,13 +263,15 @@ pass_on() {
 }
 
 on_exit() {
-    local code=$?
+    local code=$? refused=()
+    ((code != 2)) || refused=(--refused)
     if [[ -n $running_stage ]]; then
         printf 'stage %s %s: %s after %s s (exit %s)\n' "${stage_number[$running_stage]}" \
             "$running_stage" "$([[ $code == 75 ]] && echo stopped || echo failed)" \
             $((SECONDS - stage_begun)) "$code" >&2
         printf '%s\0' "${plan[@]}" |
-            "$python" -m espnet_lite.bin.stage_stamp release --stage "$running_stage" --owner $$
+            "$python" -m espnet_lite.bin.stage_stamp release --stage "$running_stage" --owner $$ \
+            "${refused[@]}"
     fi
     exit "$code"
 }

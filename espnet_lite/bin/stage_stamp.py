@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     args_parser.add_argument("action", choices=["check", "foresee", "finish", "release"])
     args_parser.add_argument("--stage", required=True, help="name of the stage")
     args_parser.add_argument("--owner", type=int, help="pid of the recipe that runs the stage")
+    args_parser.add_argument("--refused", action="store_true", help="the stage refused its input")
     args_parser.add_argument("--command", default="./run.sh", help="how the recipe was called")
     args_parser.add_argument("--rerun", nargs="*", default=[], help="stages that run before it")
     args = args_parser.parse_args(argv)
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         if args.action == "finish":
             stamps.finish(stage)
+        elif args.refused:
+            stamps.withdraw(stage)
         if args.owner is not None:
             locks.release_of(locked, pid=args.owner)
     return 0

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from espnet_lite.files import read_lines, write_text
     from espnet_lite.runtime.format import file_sha256, read_header
-    from espnet_lite.score.results import build_row, read_rows, row_text
+    from espnet_lite.score.results import build_row, read_rows, row_text, with_earlier_sets
     from espnet_lite.score.results_page import results_page
 
     header = read_header(args.model)
@@ -42,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         dev_sets=args.dev_sets,
         results_dir=folder,
     )
-    # Everything is read and drawn before anything is written: a fault in another row leaves all.
     row_path = folder / "results" / f"{args.row}.json"
+    row = with_earlier_sets(row, row_path)
+    # Everything is read and drawn before anything is written: a fault in another row leaves all.
     others = read_rows(folder, but=row_path)
     rows = dict(sorted({**others, args.row: row}.items()))
     notes_path = folder / "results" / "notes.md"

@@ -203,6 +203,35 @@ def build_row(
     return row
 
 
+def with_earlier_sets(row: dict, path: Path) -> dict:
+    """Return `row` with the sets that the same model was scored on before, in the same way.
+
+    A model that is tried on further sets keeps its row, and the set that chose the headline. Of
+    another model or decoding, or a file that is no row, nothing is kept.
+
+    Args:
+        row: the new row.
+        path: the file of the earlier one, if there is one.
+    """
+    if not path.is_file():
+        return row
+    try:
+        earlier = read_json(path)
+        check_row(earlier, where=path)
+    except InputError:  # what is replaced need not be whole
+        return row
+    is_same = earlier["model"]["sha256"] == row["model"]["sha256"]
+    if not (is_same and earlier["decode"]["config"] == row["decode"]["config"]):
+        return row
+    decode = {**row["decode"], "rtf": {**earlier["decode"]["rtf"], **row["decode"]["rtf"]}}
+    return {
+        **row,
+        "dev_sets": earlier["dev_sets"],
+        "decode": decode,
+        "scores": {**earlier["scores"], **row["scores"]},
+    }
+
+
 def _without_roots(text: str, roots: Sequence[Path]) -> str:
     """Return `text` with paths under the recipe or the repository made relative to them.
 

@@ -237,11 +237,17 @@ def training_record(
 
 
 def _without_paths(arguments: list[str]) -> list[str]:
-    """Return the command line with absolute paths cut to their last two parts."""
+    """Return the command line with absolute paths cut to what a recipe folder holds of them."""
     return [
-        "/".join(Path(argument).parts[-2:]) if argument.startswith("/") else argument
+        _within_recipe(Path(argument)) if argument.startswith("/") else argument
         for argument in arguments
     ]
+
+
+def _within_recipe(path: Path) -> str:
+    """Return the path from its last folder conf, data, dump or exp on; without one, its last part."""
+    places = [i for i, part in enumerate(path.parts) if part in ("conf", "data", "dump", "exp")]
+    return "/".join(path.parts[max(places, default=-1) :])
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

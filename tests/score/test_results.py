@@ -6,7 +6,13 @@ import json
 import pytest
 
 from espnet_lite.errors import InputError
-from espnet_lite.score.results import build_row, check_row, read_rows, row_text
+from espnet_lite.score.results import (
+    build_row,
+    check_row,
+    read_rows,
+    row_text,
+    with_earlier_sets,
+)
 from espnet_lite.score.results_page import markdown_table, results_page
 
 
@@ -284,3 +290,23 @@ def test_check_row_leaves_the_row_as_it_was(rows):
     before = copy.deepcopy(rows["long"])
     check_row(rows["long"], where="x")
     assert rows["long"] == before
+
+
+def test_the_same_model_on_further_sets_keeps_what_it_was_scored_on(tmp_path):
+    path = tmp_path / "a.json"
+    first = row("a", dev=10, test=20)
+    path.write_text(json.dumps(first))
+    further = {**row("a", dev=30, test=40), "dev_sets": ["own"]}
+    further["scores"] = {"own": further["scores"]["dev"]}
+    further["decode"] = {**further["decode"], "rtf": {"own": 0.5}}
+    joined = with_earlier_sets(further, path)
+    assert list(joined["scores"]) == ["dev", "test", "own"]
+    assert joined["scores"]["dev"] == first["scores"]["dev"]
+    assert joined["decode"]["rtf"] == {**first["decode"]["rtf"], "own": 0.5}
+    assert joined["dev_sets"] == first["dev_sets"]
+
+    other = {**further, "model": {**further["model"], "sha256": "0" * 64}}
+    assert with_earlier_sets(other, path) == other
+    path.write_text("{")
+    assert with_earlier_sets(further, path) == further
+    assert with_earlier_sets(further, tmp_path / "none.json") == further
