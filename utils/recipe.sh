@@ -271,7 +271,7 @@ on_exit() {
             $((SECONDS - stage_begun)) "$code" >&2
         printf '%s\0' "${plan[@]}" |
             "$python" -m espnet_lite.bin.stage_stamp release --stage "$running_stage" --owner $$ \
-            "${refused[@]}"
+                "${refused[@]}"
     fi
     exit "$code"
 }
