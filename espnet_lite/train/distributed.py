@@ -111,6 +111,7 @@ class Processes:
 
 
 ALONE = Processes()
+_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what each process is told by it
 
 
 def _end_with_parent() -> None:
@@ -127,11 +128,20 @@ def joined_processes() -> Iterator[Processes]:
     """Yield the processes that torchrun's environment tells of, connected; ALONE without it.
 
     Numbers travel by gloo, gradients on GPUs by NCCL.
+
+    Raises:
+        InputError: the environment tells of several processes, and not which one this is.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set in the environment",
+            fix="start the processes with torchrun or run_processes, or unset WORLD_SIZE",
+        )
     _end_with_parent()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend)

@@ -83,7 +83,6 @@ def test_two_processes_train_what_one_does(corpus, tmp_path, alone):
     code, said = train(corpus, tmp_path / "two", processes=2)
     assert code == 0, said
     assert_same_curve(alone, tmp_path / "two")
-    assert curve(alone)[-1].get("loss") is not None
     record = json.loads((tmp_path / "two" / "model.json").read_text())
     assert record["processes"] == 2
     lines = [line for line in said.splitlines() if line.startswith("update 9/9")]

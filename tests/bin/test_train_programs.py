@@ -217,3 +217,10 @@ def test_a_process_that_was_ended_goes_on_to_the_bit(straight, arguments, tmp_pa
     first, second = (load_file(folder / "model.safetensors") for folder in (straight, exp))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert losses(straight) == losses(exp) and len(losses(exp)) == 102
+
+
+def test_the_record_names_files_as_a_recipe_folder_has_them(arguments, tmp_path):
+    assert train_asr.main([*arguments, "--set", "train.updates=1"]) == 0
+    command = json.loads((tmp_path / "exp/model.json").read_text())["command"]
+    assert "--train_dirs dump/train --dev_dirs dump/dev" in command
+    assert "--cmvn cmvn.safetensors --expdir exp" in command and str(tmp_path) not in command

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_lite.errors import InputError
-from espnet_lite.train.distributed import Processes
+from espnet_lite.train.distributed import Processes, joined_processes
 from espnet_lite.train.trainer import STOP_SIGNALS, Trainer
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
@@ -322,3 +322,11 @@ def test_an_update_that_cannot_be_shared_is_refused(make_trainer):
     assert str(raised.value).startswith(
         "train.accumulate: 3 batches per update cannot be shared by 2 processes"
     )
+
+
+def test_half_of_torchruns_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as a batch system may leave it
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(InputError, match="WORLD_SIZE is 4, but LOCAL_RANK"):
+        joined_processes().__enter__()
