@@ -293,12 +293,17 @@ def from_plain(schema: type, plain: dict, *, where: object = None) -> typing.Any
     return config
 
 
-def load_config(path: Path | str, schema: type, overrides: list[str] | None = None) -> typing.Any:
-    """Return `schema` filled from a YAML file and then from `key.sub=value` overrides."""
+def read_overridden(path: Path | str, overrides: list[str] | None = None) -> dict:
+    """Return the mapping of a YAML file after `key.sub=value` overrides, unchecked."""
     plain = read_yaml(path)
     for text in overrides or []:
         _override(plain, text)
-    return from_plain(schema, plain, where=path)
+    return plain
+
+
+def load_config(path: Path | str, schema: type, overrides: list[str] | None = None) -> typing.Any:
+    """Return `schema` filled from a YAML file and then from `key.sub=value` overrides."""
+    return from_plain(schema, read_overridden(path, overrides), where=path)
 
 
 def to_plain(config: object) -> typing.Any:

@@ -16,6 +16,19 @@ def use_fast_matmul(device: torch.device) -> None:
     torch.set_float32_matmul_precision("medium" if device.type == "cpu" else "high")
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return the precision of a training's forward pass, bf16 or fp32, for `name` or for auto.
+
+    auto is bf16 where the processor computes in it: on a CPU without such instructions (AVX2 only)
+    torch emulates them, ten times slower than fp32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
 def pick_device(name: str = "auto", *, local_rank: int = 0) -> torch.device:
     """Return the device of that name; `auto` is CUDA where there is one, else the CPU.
 

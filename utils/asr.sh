@@ -31,6 +31,8 @@ option word_vocab_size 0 "number of word tokens, the most frequent ones; 0 for a
 option lexicon "" "phone tokens: file of words and their phones" file
 option oov_phone "" "phone tokens: the phone of words that the lexicon lacks (none: refused)"
 option nlsyms "" "file of non-linguistic symbols, one a line, kept as one token" file
+# shellcheck source=utils/pretrain.sh
+source "$toolkit/utils/pretrain.sh"
 option asr_config conf/train_asr.yaml "model and training" file
 option speed_factors "" "speed perturbation of the training audio, e.g. \"0.9 1.0 1.1\""
 option noise_dir "" "folder of noise recordings, added to training audio on the fly" file
@@ -51,6 +53,12 @@ if [[ -n $corpus ]]; then
     corpus=$(realpath "$corpus")
 fi
 
+stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name without the kind
+    local name=${1##*/}
+    name=${name%.*}
+    printf '%s' "${name#"$2"_}"
+}
+
 # Names. The folder of an experiment depends on config, tokens and tag, never on training length.
 read -r -a train_list <<<"$train_sets"
 # A packed model needs no training set: one that is not prepared is left out.
@@ -59,6 +67,7 @@ if [[ -n $model && ! -e $dumpdir/${train_list[0]:-}/wav.scp ]]; then
 fi
 read -r -a dev_list <<<"$dev_sets"
 read -r -a test_list <<<"$test_sets"
+choose_pretraining
 train_texts=("${train_list[@]/#/$dumpdir/}")
 train_texts=("${train_texts[@]/%//text}")
 unique() { # unique ARRAY WORD...: set ARRAY to the words, each once
@@ -70,21 +79,16 @@ unique() { # unique ARRAY WORD...: set ARRAY to the words, each once
     done
 }
 unique eval_list "${dev_list[@]}" "${test_list[@]}"
-unique all_list "${train_list[@]}" "${eval_list[@]}"
+unique all_list "${train_list[@]}" "${pretrain_list[@]}" "${pretrain_dev_list[@]}" "${eval_list[@]}"
 dev_texts=("${dev_list[@]/#/$dumpdir/}")
 dev_texts=("${dev_texts[@]/%//text}")
 [[ ${#train_list[@]} -gt 0 || -n $model ]] || die "--train_sets is empty, expected names of sets"
 ((${#eval_list[@]} > 0)) || die "--dev_sets and --test_sets are empty, expected names of sets"
-for word in "${train_list[@]}"; do
+for word in "${train_list[@]}" "${pretrain_list[@]}"; do
     [[ " ${eval_list[*]} " != *" $word "* ]] ||
         echo "warning: $word is trained on and scored: its error rate says nothing of new speech" >&2
 done
 
-stem() { # stem conf/decode_greedy.yaml decode → greedy: the config's name without the kind
-    local name=${1##*/}
-    name=${name%.*}
-    printf '%s' "${name#"$2"_}"
-}
 token_name=$token_type
 token_options=()
 case $token_type in
@@ -104,8 +108,9 @@ case $token_type in
         [[ -z $oov_phone ]] || token_options+=(--oov_phone "$oov_phone")
         ;;
 esac
-asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name${exp_tag:+_$exp_tag}
-asr_name=${asr_name/#asr_asr_/asr_}
+asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name
+[[ -z $pretrained ]] || asr_name+=_from_$(stem "$pretrained" pretrain)
+asr_name=${asr_name/#asr_asr_/asr_}${exp_tag:+_$exp_tag}
 asr_exp=$expdir/$asr_name
 tokens=$dumpdir/tokens_$token_name
 cmvn=${train_list[0]:+$dumpdir/${train_list[0]}/cmvn.safetensors}
@@ -134,10 +139,20 @@ fi
 
 # What the statistics of the features depend on, in the config and in --set.
 feature_keys=(model.front_end.name model.front_end.num_mels model.front_end.sample_rate)
-front_end_list=()
-for override in "${set_list[@]}"; do
-    [[ " ${feature_keys[*]} " != *" ${override%%=*} "* ]] || front_end_list+=("$override")
-done
+feature_overrides() { # feature_overrides ARRAY OVERRIDE...: set ARRAY to those of features
+    local -n found=$1
+    local override
+    found=()
+    for override in "${@:2}"; do
+        [[ " ${feature_keys[*]} " != *" ${override%%=*} "* ]] || found+=("$override")
+    done
+}
+feature_overrides front_end_list "${set_list[@]}"
+feature_overrides pretrain_front_end_list "${pretrain_set_list[@]}"
+pretrain_features=()
+((${#pretrain_list[@]} == 0)) || pretrain_features=(@option "pretrain_sets=${pretrain_list[*]}"
+    "${pretrain_front_end_list[@]/#/pretrain_set }"
+    @config "${feature_keys[@]/#/${pretrain_configs[0]}#}" @output "$pretrain_cmvn")
 
 # What each stage is made from: a stage runs again when one of these changed.
 describe 1 data "corpus → $datadir/<set>" \
@@ -150,16 +165,19 @@ describe 2 dump "validate, cut, resample, drop too short or long with counts; CM
     "max_seconds=$max_seconds" "audio_format=$audio_format" "channel=$channel" \
     "allow_pipes=$allow_pipes" \
     "${front_end_list[@]/#/set }" @config "${feature_keys[@]/#/$asr_config#}" \
-    @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" ${cmvn:+"$cmvn"}
+    @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" ${cmvn:+"$cmvn"} \
+    "${pretrain_features[@]}"
 describe 3 tokens "token table and tokenizer of the training text → $tokens" \
     @stamp "$dumpdir/.stamps/tokens_$token_name.json" @after dump \
     @option "token_type=$token_type" "options=${token_options[*]}" \
     @input "${train_texts[@]}" ${lexicon:+"$lexicon" "${dev_texts[@]}"} ${nlsyms:+"$nlsyms"} \
     @output "$tokens"
+each_iteration describe_pretraining
 describe 6 finetune "train the recognizer → $asr_exp" \
     @stamp "$expdir/.stamps/$asr_name.finetune.json" @after dump tokens @always "$fresh" \
     @config "$asr_config" @option "${set_list[@]/#/set }" \
     @input "${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}" "$tokens" \
+    ${pretrained:+"$pretrained"} @after ${pretraining:+"$pretraining"} \
     @output "$asr_exp/model.safetensors" "$asr_exp/model.json"
 describe 7 quantize "pack weights, tokenizer and features into one file → $packed" \
     @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune \
@@ -185,7 +203,7 @@ stage_data() {
 }
 
 stage_dump() {
-    local set_name override limits arguments=() statistics_arguments=()
+    local set_name limits arguments=()
     arguments=(--audio_format "$audio_format")
     [[ -z $channel ]] || arguments+=(--channel "$channel")
     [[ $allow_pipes == false ]] || arguments+=(--allow_pipes)
@@ -196,12 +214,22 @@ stage_dump() {
         run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
             --sample_rate "$sample_rate" "${limits[@]}" "${arguments[@]}"
     done
-    [[ -n $cmvn ]] || return 0
-    for override in "${front_end_list[@]}"; do
-        statistics_arguments+=(--set "$override")
+    if [[ -n $cmvn ]]; then
+        statistics "$asr_config" "$cmvn" front_end_list "${train_list[@]/#/$dumpdir/}"
+    fi
+    if [[ -n $pretrain_cmvn ]]; then
+        statistics "${pretrain_configs[0]}" "$pretrain_cmvn" pretrain_front_end_list \
+            "${pretrain_list[@]/#/$dumpdir/}"
+    fi
+}
+
+statistics() { # statistics CONFIG FILE OVERRIDES SET...: mean and variance of the features of sets
+    local override arguments=()
+    local -n overrides=$3
+    for override in "${overrides[@]}"; do
+        arguments+=(--set "$override")
     done
-    run compute_cmvn --data_dirs "${train_list[@]/#/$dumpdir/}" --config "$asr_config" \
-        --output "$cmvn" "${statistics_arguments[@]}"
+    run compute_cmvn --data_dirs "${@:4}" --config "$1" --output "$2" "${arguments[@]}"
 }
 
 stage_tokens() {
@@ -215,6 +243,7 @@ stage_finetune() {
         arguments+=(--set "$override")
     done
     [[ $fresh == false ]] || arguments+=(--fresh)
+    [[ -z $pretrained ]] || arguments+=(--pretrained "$pretrained")
     ((nproc == 1)) || together=(run_processes --nproc "$nproc")
     run "${together[@]}" train_asr --config "$asr_config" --train_dirs "${train_list[@]/#/$dumpdir/}" \
         --dev_dirs "${dev_list[@]/#/$dumpdir/}" --tokenizer "$tokens" --cmvn "$cmvn" \
@@ -249,9 +278,10 @@ if [[ $list == true ]]; then
     print_stages
     exit 0
 fi
+each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
-require conf local/data.sh "$asr_config" "$quantize_config" "$inference_config" \
+require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
     ${model:+"$model"} ${nlsyms:+"$nlsyms"}
 if [[ $dry_run == true ]]; then
     show_stages

@@ -4,7 +4,8 @@
 #
 # A recipe script declares its options (option, option_flag, option_list), parses the command line
 # (parse_options), describes its stages (describe) and calls run_stages, which calls the function
-# stage_NAME of every stage that must run. Whether it must is decided by espnet_lite/stamps.py.
+# stage_NAME of every stage that must run, with the name; stage NAME_2, NAME repeated, is stage_NAME
+# with NAME_2. Whether it must is decided by espnet_lite/stamps.py.
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
     echo "error: bash ${BASH_VERSION} is too old, expected 4.4 or newer" >&2
@@ -294,7 +295,7 @@ run_stages() {
         esac
         running_stage=$name
         stage_begun=$SECONDS
-        "stage_$name"
+        "stage_${name%_[0-9]}" "$name"
         printf '%s\0' "${plan[@]}" |
             "$python" -m espnet_lite.bin.stage_stamp finish --stage "$name" --owner $$
         running_stage=""
@@ -315,7 +316,7 @@ show_stages() {
             *) exit "$status" ;;
         esac
         rerun+=("$name")
-        "stage_$name"
+        "stage_${name%_[0-9]}" "$name"
     done
 }
 

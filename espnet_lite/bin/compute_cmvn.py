@@ -17,13 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--output", required=True, help="safetensors file to write")
     parsed = args.parse_args(argv)
 
-    from espnet_lite.config import load_config
-    from espnet_lite.tasks.asr import TrainAsrConfig
-    from espnet_lite.tasks.cmvn import compute_cmvn
+    from espnet_lite.tasks.cmvn import compute_cmvn, load_front_end
 
-    config = load_config(parsed.config, TrainAsrConfig, parsed.overrides)
+    front_end = load_front_end(Path(parsed.config), parsed.overrides)
     folders = [Path(folder) for folder in parsed.data_dirs]
-    statistics = compute_cmvn(folders, config.model.front_end, output=Path(parsed.output))
+    statistics = compute_cmvn(folders, front_end, output=Path(parsed.output))
     print(f"{parsed.output}: mean and variance of {statistics.frames} frames")
     return 0
 

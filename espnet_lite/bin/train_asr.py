@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--dev_dirs", required=True, nargs="+", help="dump folders to validate on")
     args.add_argument("--tokenizer", required=True, help="folder made by make_tokens")
     args.add_argument("--cmvn", help="statistics made by compute_cmvn, where cmvn is global")
+    args.add_argument("--pretrained", help="encoder to begin with: experiment folder or file")
     args.add_argument("--expdir", required=True, help="experiment folder")
     args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args.add_argument("--fresh", action="store_true", help="move an experiment aside, start anew")
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         dev_dirs=[Path(folder) for folder in parsed.dev_dirs],
         tokenizer_dir=Path(parsed.tokenizer),
         cmvn_file=Path(parsed.cmvn) if parsed.cmvn else None,
+        pretrained=Path(parsed.pretrained) if parsed.pretrained else None,
         expdir=Path(parsed.expdir),
         fresh=parsed.fresh,
         device_name=parsed.device,

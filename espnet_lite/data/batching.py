@@ -76,6 +76,7 @@ def plan_batches(
     max_batch_utterances: int | None = None,
     generator: np.random.Generator | None = None,
     short_first: bool = False,
+    min_samples: int = 0,
     max_samples: int | None = None,
 ) -> BatchPlan:
     """Return batches of utterance positions, every utterance in exactly one.
@@ -90,13 +91,15 @@ def plan_batches(
         generator: jitters the lengths before sorting and shuffles the batches; None = exact
             lengths, longest first, so that a batch too large for memory shows at once.
         short_first: batches from short to long instead of shuffled or long to short.
-        max_samples: longer utterances are in no batch; None = all are in one.
+        min_samples, max_samples: utterances shorter or longer than these are in no batch.
     """
     lengths = np.asarray(num_samples, dtype=np.int64)
     keys = lengths.astype(np.float64)
     if generator is not None:
         keys *= 1 + LENGTH_JITTER * (2 * generator.random(lengths.size) - 1)
     order = np.argsort(keys, kind="stable")
+    if min_samples > 0:
+        order = order[lengths[order] >= min_samples]
     if max_samples is not None:
         order = order[lengths[order] <= max_samples]
     most = lengths.size if max_batch_utterances is None else max_batch_utterances

@@ -24,13 +24,13 @@ from espnet_lite.data.batching import (
 )
 from espnet_lite.data.read_ahead import read_ahead
 from espnet_lite.data.recording import utterance_named
-from espnet_lite.data.utterance import TOKEN_PADDING, Batch, Utterance
+from espnet_lite.data.utterance import TOKEN_PADDING, UNIT_PADDING, Batch, Utterance
 from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.errors import InputError
 
 # Purposes of random numbers; a draw for one never moves the draws for another.
 _BATCHES, _SPEEDS = 0, 1  # of an epoch
-_NOISE = 2  # of a batch
+_NOISE, _CROPS = 2, 3  # of a batch
 
 _PLANS_KEPT = 2  # of the epoch that is read, and of one whose batches are counted meanwhile
 
@@ -47,6 +47,19 @@ class Noise(Protocol):
     """What the loader asks of a mixer of noise: samples in and out are float32 of equal length."""
 
     def add(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Targets(Protocol):
+    """What the loader asks of labels of frames: those of a part of an utterance.
+
+    `num_samples` is the length of the whole utterance; the result is int64, one label for each
+    frame that the model makes of the part.
+    """
+
+    def units_for(
+        self, utterance: str, *, num_samples: int, start_samples: int, part_samples: int
+    ) -> np.ndarray: ...
 
 
 class Loader:
@@ -74,6 +87,9 @@ class Loader:
         short_only_seconds: float | int = 8.0,
         cache_gigabytes: float | int = 1.0,
         noise: Noise | None = None,
+        crop_seconds: float | int | None = None,
+        min_seconds: float | int = 0.0,
+        targets: Targets | None = None,
     ):
         """Plan nothing yet; look up the lengths of utterances that have no `num_samples`.
 
@@ -94,6 +110,10 @@ class Loader:
             short_only_seconds: the limit, after the speed change.
             cache_gigabytes: memory for decoded samples, in 10⁹ bytes; 0 reads files every time.
             noise: adds noise to each utterance after its speed change; None adds none.
+            crop_seconds: of a longer utterance a part of this length is taken, from a place drawn
+                anew in each epoch; None takes it whole.
+            min_seconds: shorter utterances are in no batch.
+            targets: labels of frames, for audio at its own speed; None makes batches without units.
 
         Raises:
             InputError: no utterances, a text missing, a senseless number, unreadable audio.
@@ -114,7 +134,24 @@ class Loader:
         self.short_only_samples = round(short_only_seconds * sample_rate)
         self.short_first_epochs = short_first_epochs if shuffle else 0
         self.noise = noise
+        self.crop_samples = None if crop_seconds is None else round(crop_seconds * sample_rate)
+        self.min_samples = round(min_seconds * sample_rate)
+        self.targets = targets
+        if targets is not None and list(speed_factors) != [1.0]:
+            raise InputError(
+                f"speed_factors {list(speed_factors)} with labels of frames, which fit audio at its"
+                " own speed only",
+                where="data.speed_factors",
+                fix="set it to [1.0]",
+            )
         self.num_samples = self._all_num_samples()
+        if int(self.num_samples.max()) < self.min_samples:
+            raise InputError(
+                f"no utterance of {min_seconds:g} s or more, the longest has "
+                f"{self.num_samples.max() / sample_rate:.2f} s",
+                where="data.min_seconds",
+                fix="lower it",
+            )
         if self.short_only_epochs:
             self._check_short_only(short_only_seconds)
         self._cache: dict[int, np.ndarray] = {}
@@ -155,6 +192,7 @@ class Loader:
                 factors,
                 seed=draw_seed(self.seed, epoch, position),
                 noise_generator=batch_generator(self.seed, epoch, position, _NOISE),
+                crop_generator=batch_generator(self.seed, epoch, position, _CROPS),
             )
             for position in range(start, len(plan), step)
         )
@@ -171,6 +209,7 @@ class Loader:
                 max_batch_utterances=self.max_batch_utterances,
                 generator=generator,
                 short_first=0 <= epoch - self.short_only_epochs < self.short_first_epochs,
+                min_samples=self.min_samples,
                 max_samples=self.short_only_samples if epoch < self.short_only_epochs else None,
             )
         self._plans[epoch] = plan
@@ -184,8 +223,9 @@ class Loader:
         return self.speed_factors[choice.astype(np.int64)]
 
     def _lengths(self, factors: np.ndarray) -> np.ndarray:
-        """Return the samples of each utterance after its speed change."""
-        return speed_lengths(self.num_samples, factors)
+        """Return the samples of each utterance after its speed change and its crop."""
+        lengths = speed_lengths(self.num_samples, factors)
+        return lengths if self.crop_samples is None else np.minimum(lengths, self.crop_samples)
 
     def _all_num_samples(self) -> np.ndarray:
         if isinstance(self.utterances, UtteranceTable) and self.utterances.num_samples is not None:
@@ -209,15 +249,16 @@ class Loader:
         *,
         seed: int,
         noise_generator: np.random.Generator,
+        crop_generator: np.random.Generator,
     ) -> Batch:
         chosen = [self.utterances[i] for i in positions.tolist()]
         speeds = factors[positions].tolist()
-        lengths = speed_lengths(self.num_samples[positions], factors[positions]).tolist()
+        lengths, starts = self._parts(positions, factors, crop_generator)
         waveform = np.zeros((len(chosen), max(lengths)), dtype=np.float32)
         for row, position in enumerate(positions.tolist()):
             samples = self._samples(position, chosen[row]).astype(np.float32)
             samples *= 1 / 32768
-            samples = change_speed(samples, speeds[row])
+            samples = change_speed(samples, speeds[row])[starts[row] : starts[row] + lengths[row]]
             if self.noise is not None:
                 samples = self.noise.add(samples, noise_generator)
             waveform[row, : lengths[row]] = samples
@@ -229,7 +270,36 @@ class Loader:
             tokens=tokens,
             token_lengths=token_lengths,
             seed=seed,
+            units=self._units(positions, chosen, starts=starts, lengths=lengths),
         )
+
+    def _parts(
+        self, positions: np.ndarray, factors: np.ndarray, generator: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        """Return samples and first sample of the part of each utterance that is taken."""
+        whole = speed_lengths(self.num_samples[positions], factors[positions])
+        if self.crop_samples is None:
+            return whole.tolist(), [0] * len(positions)
+        taken = np.minimum(whole, self.crop_samples)
+        starts = generator.random(len(positions)) * (whole - taken + 1)
+        return taken.tolist(), starts.astype(np.int64).tolist()
+
+    def _units(
+        self, positions: np.ndarray, chosen: list[Utterance], *, starts: list[int], lengths: list[int]
+    ) -> torch.Tensor | None:
+        if self.targets is None:
+            return None
+        whole = self.num_samples[positions].tolist()
+        rows = [
+            self.targets.units_for(
+                chosen[i].id, num_samples=whole[i], start_samples=starts[i], part_samples=lengths[i]
+            )
+            for i in range(len(chosen))
+        ]
+        units = np.full((len(rows), max(map(len, rows))), UNIT_PADDING, dtype=np.int64)
+        for padded, row in zip(units, rows, strict=True):
+            padded[: len(row)] = row
+        return torch.from_numpy(units)
 
     def _tokens(self, chosen: list[Utterance]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if self.tokenizer is None:

@@ -9,9 +9,10 @@ from torch import Tensor
 # Utterance lives beside the reader, so that programs without tensors need not import torch.
 from espnet_lite.data.data_dir import Utterance
 
-__all__ = ["TOKEN_PADDING", "Batch", "Utterance"]
+__all__ = ["TOKEN_PADDING", "UNIT_PADDING", "Batch", "Utterance"]
 
 TOKEN_PADDING = -1  # no token has it, so a forgotten mask shows as an index error
+UNIT_PADDING = -1  # no unit either
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Batch:
         token_lengths: tokens of each row, int64; None for unlabelled data.
         seed: from (seed, epoch, position of the batch); every draw inside the model
             (SpecAugment, masks) comes from a torch.Generator seeded by it.
+        units: the label of each frame at the model's frame rate, int64, UNIT_PADDING beyond the
+            last; None where frames have no labels.
     """
 
     ids: list[str]
@@ -34,17 +37,22 @@ class Batch:
     tokens: Int[Tensor, "batch tokens"] | None
     token_lengths: Int[Tensor, " batch"] | None
     seed: int
+    units: Int[Tensor, "batch frames"] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on `device`."""
+
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         return replace(
             self,
-            waveform=self.waveform.to(device, non_blocking=True),
-            waveform_lengths=self.waveform_lengths.to(device, non_blocking=True),
-            tokens=None if self.tokens is None else self.tokens.to(device, non_blocking=True),
-            token_lengths=None
-            if self.token_lengths is None
-            else self.token_lengths.to(device, non_blocking=True),
+            waveform=moved(self.waveform),
+            waveform_lengths=moved(self.waveform_lengths),
+            tokens=moved(self.tokens),
+            token_lengths=moved(self.token_lengths),
+            units=moved(self.units),
         )
 
     def audio_seconds(self, sample_rate: int) -> float:

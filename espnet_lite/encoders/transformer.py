@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from espnet_lite.config import check_numbers
 from espnet_lite.encoders.output import EncoderOutput
-from espnet_lite.nn.attention import MultiHeadAttention, rotary_table
-from espnet_lite.nn.dropout import Dropout
-from espnet_lite.nn.feed_forward import ACTIVATIONS, FeedForward
+from espnet_lite.nn.attention import rotary_table
+from espnet_lite.nn.feed_forward import ACTIVATIONS
 from espnet_lite.nn.masks import key_mask
 from espnet_lite.nn.positions import SinusoidalPositions
+from espnet_lite.nn.transformer_block import PreNormBlock
 
 POSITIONS = ("sinusoidal", "rotary")
 
@@ -41,31 +41,6 @@ class TransformerConfig:
             raise ValueError(f"activation '{self.activation}' is not one of {known}")
 
 
-class TransformerBlock(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
-
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = MultiHeadAttention(
-            config.dim, heads=config.heads, dropout=config.attention_dropout
-        )
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = FeedForward(
-            config.dim,
-            hidden=config.feed_forward,
-            dropout=config.dropout,
-            activation=config.activation,
-        )
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, x: Float[Tensor, "batch time dim"], mask, rotation):
-        """Return the block's output, of the shape of `x`."""
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, mask, rotation))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
 class TransformerEncoder(nn.Module):
     """Full self-attention over all valid frames of an utterance."""
 
@@ -78,7 +53,18 @@ class TransformerEncoder(nn.Module):
             if config.positions == "sinusoidal"
             else None
         )
-        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            PreNormBlock(
+                config.dim,
+                heads=config.heads,
+                feed_forward=config.feed_forward,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                activation_dropout=config.dropout,
+                activation=config.activation,
+            )
+            for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(

@@ -1,9 +1,13 @@
-"""Subsampling of feature frames by strided 2-D convolution."""
+"""Subsampling of feature frames: strided 2-D convolution, and frames joined."""
+
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+
+KERNEL = 3  # of both convolutions, in frames and in bins
 
 
 class Conv2dSubsampling4(nn.Module):
@@ -13,29 +17,60 @@ class Conv2dSubsampling4(nn.Module):
     a valid output frame never sees a padded input frame.
     """
 
-    reduction = 4
+    strides: ClassVar[tuple[int, int]] = (2, 2)
+    seen_frames: ClassVar[int] = 7  # input frames behind one output frame
 
     def __init__(self, bins: int, dim: int, *, channels: int = 64):
         super().__init__()
-        self.first = nn.Conv2d(1, channels, 3, stride=2)
-        self.second = nn.Conv2d(channels, channels, 3, stride=2)
-        self.project = nn.Linear(channels * self._halved(self._halved(bins)), dim)
+        first, second = self.strides
+        self.first = nn.Conv2d(1, channels, KERNEL, stride=first)
+        self.second = nn.Conv2d(channels, channels, KERNEL, stride=second)
+        self.project = nn.Linear(channels * self._reduced(bins), dim)
 
-    @staticmethod
-    def _halved(size):
-        return (size - 1) // 2
+    def _reduced(self, size):
+        """Return what the convolutions leave of so many frames or bins; below 1: nothing."""
+        for stride in self.strides:
+            size = (size - KERNEL) // stride + 1
+        return size
 
     def output_lengths(self, lengths: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
         """Return the number of output frames; zero where fewer than 7 frames came in."""
-        return self._halved(self._halved(lengths)).clamp(min=0)
+        return self._reduced(lengths).clamp(min=0)
 
-    def forward(
+    def convolve(
         self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch time dim"], Int[Tensor, "batch"]]:
-        """Return projected frames at a quarter of the rate and their lengths."""
-        missing = 7 - features.size(1)
+    ) -> tuple[Float[Tensor, "batch time channels_bins"], Int[Tensor, "batch"]]:
+        """Return the convolutions' output, which `project` takes, and its lengths."""
+        missing = self.seen_frames - features.size(1)
         if missing > 0:  # a batch of nothing but clips under 85 ms
             features = functional.pad(features, (0, 0, 0, missing))
         x = torch.relu(self.first(features[:, None]))
         x = torch.relu(self.second(x))
-        return self.project(x.transpose(1, 2).flatten(2)), self.output_lengths(lengths)
+        return x.transpose(1, 2).flatten(2), self.output_lengths(lengths)
+
+    def forward(
+        self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch time dim"], Int[Tensor, "batch"]]:
+        """Return projected frames at the reduced rate and their lengths."""
+        x, lengths = self.convolve(features, lengths)
+        return self.project(x), lengths
+
+
+class Conv2dSubsampling2(Conv2dSubsampling4):
+    """The same with stride 1 in the second convolution: 7 frames seen, two apart (as ESPnet's)."""
+
+    strides: ClassVar[tuple[int, int]] = (2, 1)
+
+
+CONV2D_SUBSAMPLINGS = {2: Conv2dSubsampling2, 4: Conv2dSubsampling4}
+
+
+def stack_frames(
+    features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"], *, stack: int
+) -> tuple[Float[Tensor, "batch time stacked_bins"], Int[Tensor, "batch"]]:
+    """Return each `stack` frames joined to one, and the lengths; what does not fill one is dropped."""
+    missing = stack - features.size(1)
+    if missing > 0:  # as above: a batch keeps at least one frame, though no valid one
+        features = functional.pad(features, (0, 0, 0, missing))
+    whole = features.size(1) // stack * stack
+    return features[:, :whole].unflatten(1, (-1, stack)).flatten(2), lengths // stack

@@ -1,32 +1,28 @@
 """The training of a recognizer: joins configuration, data, model and trainer."""
 
-import contextlib
 import json
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from espnet_lite import environment
-from espnet_lite.config import check_numbers, load_config, to_plain
-from espnet_lite.data.data_dir import read_data_dir
+from espnet_lite.config import check_numbers, load_config
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.noise import NoiseMixer
-from espnet_lite.data.utterance_table import Utterance, UtteranceTable, join_tables
-from espnet_lite.errors import InputError
-from espnet_lite.features.cmvn import load_cmvn
-from espnet_lite.files import write_text
-from espnet_lite.locks import folder_lock
+from espnet_lite.data.utterance_table import Utterance
 from espnet_lite.models.asr import AsrConfig, AsrModel
-from espnet_lite.numerics import pick_device, use_fast_matmul
+from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrained
+from espnet_lite.tasks.training import (
+    Training,
+    data_fingerprints,
+    read_sets,
+    run_training,
+    set_cmvn,
+)
 from espnet_lite.text.tokenizer import TOKENIZER_FILES, Tokenizer
-from espnet_lite.train.distributed import joined_processes
-from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
+from espnet_lite.train.experiment import fingerprint
 from espnet_lite.train.options import TrainOptions
-from espnet_lite.train.trainer import REQUEUE, Trainer
 
 
 @dataclass(frozen=True)
@@ -64,30 +60,22 @@ class TrainAsrConfig:
     train: TrainOptions = field(default_factory=TrainOptions)
 
 
-def read_sets(folders: list[Path]) -> UtteranceTable:
-    """Return the utterances of several dump folders."""
-    return join_tables([read_data_dir(folder) for folder in folders])
+def build_model(
+    config: TrainAsrConfig, *, vocab: int, cmvn_file: Path | None, pretrained: Path | None = None
+) -> AsrModel:
+    """Return the model with weights drawn from `config.train.seed` and its CMVN statistics, or with
+    front end (statistics included) and encoder of a pre-training.
 
-
-def build_model(config: TrainAsrConfig, *, vocab: int, cmvn_file: Path | None) -> AsrModel:
-    """Return the model with weights drawn from `config.train.seed` and its CMVN statistics."""
+    Raises:
+        InputError: no statistics; a pre-trained encoder of another architecture or front end.
+    """
     torch.manual_seed(config.train.seed)
     model = AsrModel(config.model, vocab=vocab)
-    front_end = config.model.front_end
-    if front_end.cmvn == "global":
-        if cmvn_file is None:
-            raise InputError(
-                "model.front_end.cmvn is global, but no statistics were given", fix="name --cmvn"
-            )
-        statistics, features = load_cmvn(cmvn_file)
-        if features != front_end.feature_options():
-            raise InputError(
-                f"statistics are of {features}, the model's features are "
-                f"{front_end.feature_options()}",
-                where=cmvn_file,
-                fix="compute them with this configuration: ./run.sh --stage dump --stop_stage dump",
-            )
-        model.front_end.cmvn.set_statistics(statistics)
+    if pretrained is None:
+        set_cmvn(model.front_end, config.model.front_end, cmvn_file=cmvn_file)
+    else:
+        weights, plain = read_pretrained(pretrained)
+        load_pretrained_weights(model, weights, where=pretrained, pretrained_config=plain)
     return model
 
 
@@ -144,110 +132,58 @@ def train_asr(
     fresh: bool,
     device_name: str,
     command: list[str],
+    pretrained: Path | None = None,
 ) -> int:
     """Train, or go on training, in `expdir` and return the exit code (0, or 75 to requeue).
 
     Raises:
         InputError: anything the user can mend, each with its file or key.
     """
-    with joined_processes() as processes, contextlib.ExitStack() as held:
-        with processes.first_goes_first():
-            if processes.is_first:
-                held.enter_context(folder_lock(expdir))
-            # All that can fail comes before the old experiment is moved or changed.
-            config = load_config(config_file, TrainAsrConfig, overrides)
-            tokenizer = Tokenizer.load(tokenizer_dir)
-            train, dev = read_sets(train_dirs), read_sets(dev_dirs)
-            device = pick_device(device_name, local_rank=processes.local_rank)
-            use_fast_matmul(device)
-            if config.train.threads is not None:
-                torch.set_num_threads(config.train.threads)
-            model = build_model(config, vocab=tokenizer.vocab, cmvn_file=cmvn_file)
-            train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
-            trainer = Trainer(
-                model,
-                config.train,
-                train_loader=train_loader,
-                dev_loader=dev_loader,
-                folder=expdir,
-                device=device,
-                processes=processes,
-            )
-            parameters = sum(p.numel() for p in model.parameters())
-            if processes.is_first:
-                trainer.check_criterion()
-                inputs = _fingerprints(train_dirs, dev_dirs, tokenizer_dir, cmvn_file)
-                if fresh:
-                    move_aside(expdir)
-                open_experiment(expdir, to_plain(config), inputs, command)
-                tokenizer.save(expdir / "tokenizer")
-                print(f"{expdir}: {parameters / 1e6:.2f} M parameters, {len(train)} utterances")
-        done = trainer.run()
-        if processes.is_first and not done:
-            print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
-        if processes.is_first and done:
-            record = training_record(config, trainer, config_file, command, parameters)
-            write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
-    return 0 if done else REQUEUE
+
+    def prepare() -> Training:
+        config = load_config(config_file, TrainAsrConfig, overrides)
+        tokenizer = Tokenizer.load(tokenizer_dir)
+        train, dev = read_sets(train_dirs), read_sets(dev_dirs)
+        model = build_model(
+            config, vocab=tokenizer.vocab, cmvn_file=cmvn_file, pretrained=pretrained
+        )
+        train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
+        inputs = data_fingerprints(train_dirs, dev_dirs, tables=("wav.scp", "text"))
+        inputs["tokens"] = fingerprint(_tokenizer_files(tokenizer_dir))
+        inputs["cmvn"] = fingerprint([cmvn_file]) if cmvn_file else None
+        if pretrained is not None:
+            inputs["pretrained"] = fingerprint([_weights_file(pretrained)])
+        return Training(
+            config=config,
+            model=model,
+            train_loader=train_loader,
+            dev_loader=dev_loader,
+            inputs=inputs,
+            save_beside=lambda folder: tokenizer.save(folder / "tokenizer"),
+            facts={} if pretrained is None else {"pretrained": _pretraining_record(pretrained)},
+        )
+
+    return run_training(
+        prepare,
+        expdir=expdir,
+        config_file=config_file,
+        fresh=fresh,
+        device_name=device_name,
+        command=command,
+    )
 
 
-def _fingerprints(
-    train_dirs: list[Path], dev_dirs: list[Path], tokenizer_dir: Path, cmvn_file: Path | None
-) -> dict[str, str | None]:
-    """Return a hash of each kind of input; a training goes on only with the same ones."""
-    return {
-        "train": fingerprint([d / name for d in train_dirs for name in ("wav.scp", "text")]),
-        "dev": fingerprint([d / name for d in dev_dirs for name in ("wav.scp", "text")]),
-        "tokens": fingerprint(_tokenizer_files(tokenizer_dir)),
-        "cmvn": fingerprint([cmvn_file]) if cmvn_file else None,
-    }
+def _weights_file(pretrained: Path) -> Path:
+    return pretrained / "model.safetensors" if pretrained.is_dir() else pretrained
 
 
-def training_record(
-    config: TrainAsrConfig,
-    trainer: Trainer,
-    config_file: Path,
-    command: list[str],
-    parameters: int,
-) -> dict:
-    """Return what a results table says of a training: length, cost, seed, commit, machine."""
-    state, described = trainer.state, environment.describe()
-    num_samples = trainer.train_loader.num_samples
-    return {
-        "config": config_file.name,
-        "command": " ".join(["train_asr", *_without_paths(command[3:])]),
-        "seed": config.train.seed,
-        "updates": state.update,
-        "epochs": state.epoch,
-        "minutes": round(state.seconds / 60, 2),
-        "core_minutes": round(state.core_seconds / 60, 2),
-        "audio_hours": round(state.audio_seconds / 3600, 2),
-        "batch_seconds": config.data.batch_seconds * config.train.accumulate,
-        "train_utterances": len(num_samples),
-        "train_hours": round(int(num_samples.sum()) / config.model.front_end.sample_rate / 3600, 3),
-        "criterion": config.train.criterion,
-        # JSON has no infinity, which stands for a value that was not finite.
-        "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
-        "parameters": parameters,
-        "processes": trainer.processes.size,
-        "threads": torch.get_num_threads(),  # of each process
-        "date": time.strftime("%Y-%m-%d"),
-        **described,
-    }
-
-
-def _without_paths(arguments: list[str]) -> list[str]:
-    """Return the command line with absolute paths cut to what a recipe folder holds of them."""
-    return [
-        _within_recipe(Path(argument)) if argument.startswith("/") else argument
-        for argument in arguments
-    ]
-
-
-def _within_recipe(path: Path) -> str:
-    """Return the path from its last folder conf, data, dump or exp on; without one, its last part."""
-    places = [i for i, part in enumerate(path.parts) if part in ("conf", "data", "dump", "exp")]
-    return "/".join(path.parts[max(places, default=-1) :])
+def _pretraining_record(pretrained: Path) -> dict[str, object]:
+    """Return what a results table says of the pre-training that a recognizer began from."""
+    record = {}
+    if (pretrained / "model.json").is_file():
+        record = json.loads((pretrained / "model.json").read_text(encoding="utf-8"))
+    kept = ("config", "seed", "updates", "minutes", "core_minutes", "clusters", "pretrained")
+    return {"name": pretrained.stem, **{key: record[key] for key in kept if key in record}}
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

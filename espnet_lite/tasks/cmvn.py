@@ -1,10 +1,11 @@
 """Global CMVN statistics of a front end's features over a training set."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from espnet_lite.config import build_class
+from espnet_lite.config import build_class, choice, from_plain, read_overridden
 from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import join_tables
@@ -12,6 +13,22 @@ from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.features.cmvn import CmvnAccumulator, CmvnStatistics, save_cmvn
 
 BATCH_SECONDS = 200.0
+
+
+@dataclass(frozen=True)
+class _FrontEnd:
+    front_end: object = choice(FRONT_ENDS, "log_mel")
+
+
+def load_front_end(config_file: Path, overrides: list[str]) -> object:
+    """Return model.front_end of the YAML of any training, whatever else stands in it.
+
+    Raises:
+        InputError: a front end that is none, or a fault in its section.
+    """
+    model = read_overridden(config_file, overrides).get("model")
+    section = {"front_end": model["front_end"]} if model and "front_end" in model else {}
+    return from_plain(_FrontEnd, section, where=config_file).front_end
 
 
 @torch.inference_mode()

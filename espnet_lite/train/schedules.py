@@ -47,10 +47,11 @@ class TriStageConfig:
 
     warmup_part: float = 0.1
     hold_part: float = 0.4
-    floor: float = 0.05  # of the peak, at the last update
+    start: float = 0.0  # of the peak, before the first update; fairseq's init_lr_scale is 0.01
+    floor: float = 0.05  # of the peak, at the last update; fairseq's final_lr_scale
 
     def __post_init__(self):
-        check_numbers(self, "warmup_part hold_part floor", at_least=0, at_most=1)
+        check_numbers(self, "warmup_part hold_part start floor", at_least=0, at_most=1)
         if self.warmup_part + self.hold_part > 1:
             parts = f"warmup_part {self.warmup_part} and hold_part {self.hold_part}"
             raise ValueError(f"{parts} are more than the whole training")
@@ -94,7 +95,7 @@ def tri_stage(config: TriStageConfig) -> Schedule:
     def factor(update: int, updates: int) -> float:
         warmup, hold = config.warmup_part * updates, config.hold_part * updates
         if update < warmup:
-            return update / warmup
+            return config.start + (1 - config.start) * update / warmup
         if update < warmup + hold:
             return 1.0
         done = (update - warmup - hold) / max(1.0, updates - warmup - hold)

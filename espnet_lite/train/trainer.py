@@ -15,6 +15,7 @@ from espnet_lite.config import build_class
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch
 from espnet_lite.errors import InputError
+from espnet_lite.numerics import pick_precision
 from espnet_lite.train.averages import Averages
 from espnet_lite.train.checkpoint import (
     average_weights,
@@ -26,8 +27,9 @@ from espnet_lite.train.checkpoint import (
     save_weights,
 )
 from espnet_lite.train.distributed import ALONE, Processes
+from espnet_lite.train.freezing import parameters_of
 from espnet_lite.train.log import NoLog, TrainLog, duration
-from espnet_lite.train.optimizers import OPTIMIZERS, decay_groups
+from espnet_lite.train.optimizers import OPTIMIZERS, parameter_groups
 from espnet_lite.train.options import TrainOptions
 from espnet_lite.train.schedules import SCHEDULES
 
@@ -59,6 +61,9 @@ class Trainer:
     items in all of them, and each batch brings the seed of all that is random in its forward pass,
     so the training is the same with any number of processes, up to the order of sums, and may be
     resumed with another number.
+
+    Frozen parts of the model get no gradient, no weight decay and no state of the optimizer, and
+    no backward pass goes through them; their dropout and SpecAugment stay on, as in fairseq.
     """
 
     def __init__(
@@ -72,7 +77,12 @@ class Trainer:
         device: torch.device,
         processes: Processes = ALONE,
     ):
-        """Raise an InputError when the processes cannot share an update's batches evenly."""
+        """Freeze what is not trained from the start and give the optimizer all that ever is.
+
+        Raises:
+            InputError: the processes cannot share an update's batches evenly, a part to freeze is
+                unknown, or nothing is left to train.
+        """
         if options.accumulate % processes.size:
             raise InputError(
                 f"{options.accumulate} batches per update cannot be shared by {processes.size} "
@@ -88,10 +98,17 @@ class Trainer:
         self.dev_loader = dev_loader
         self.folder = folder
         self.device = device
+        self.precision = pick_precision(options.precision, device)
+        for parameter in parameters_of(model, options.frozen_parts, where="train.frozen_parts"):
+            parameter.requires_grad_(False)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_class(OPTIMIZERS, options.optimizer)(
-            options.optimizer, decay_groups(model, options.optimizer.weight_decay)
+        groups = parameter_groups(
+            model,
+            options.optimizer.weight_decay,
+            layer_decay=options.optimizer.layer_decay,
         )
+        self.optimizer = build_class(OPTIMIZERS, options.optimizer)(options.optimizer, groups)
+        self._waiting = self._freeze_for_now()  # parameters that are trained later
         self.schedule = build_class(SCHEDULES, options.schedule)(options.schedule)
         self.state = TrainState()
         self._shared_model: nn.Module = self.model  # what is called: exchanges gradients
@@ -123,14 +140,38 @@ class Trainer:
             save_weights(self.folder / "model.safetensors", self._average())
         return done
 
-    def _train(self, log: TrainLog) -> bool:
+    def _freeze_for_now(self) -> list[nn.Parameter]:
+        """Freeze `freeze_parts` and return their parameters that are to be trained later."""
+        parts = parameters_of(self.model, self.options.freeze_parts, where="train.freeze_parts")
+        waiting = [p for p in parts if p.requires_grad]
+        for parameter in waiting:
+            parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in self.parameters):
+            raise InputError(
+                "nothing of the model is left to train",
+                where="train.freeze_parts" if waiting else "train.frozen_parts",
+                fix="name fewer parts",
+            )
+        return waiting
+
+    def _share(self) -> None:
+        """Thaw what is due and make what is called anew, so that it exchanges those gradients too."""
+        if self.state.update >= self.options.freeze_updates:
+            for parameter in self._waiting:
+                parameter.requires_grad_(True)
+            self._waiting = []
+        self._shared_model = self.processes.shared(self.model, self.device)
+
+    def _train(self, log: TrainLog | NoLog) -> bool:
         state, options = self.state, self.options
         self._start_clock()
         stream = self._stream()
-        self._shared_model = self.processes.shared(self.model, self.device)
+        self._share()
         self.model.train()
         saved = state.update
         while state.update < options.updates and not self._out_of_patience():
+            if self._waiting and state.update == options.freeze_updates:
+                self._share()
             norm = self._update(stream)
             if state.update % options.log_every == 0:
                 self._log_training(log, norm)
@@ -182,6 +223,12 @@ class Trainer:
             names += batch.ids
         audio = sum(batch.audio_seconds(self.train_loader.sample_rate) for batch in batches)
         total, count, audio = self._sum_up(averages, total, count, audio)
+        if not count:
+            self._refuse(
+                "no frame or utterance to learn from",
+                names,
+                fix="leave out utterances this short (data.min_seconds): no frame was masked in them",
+            )
         self._interval["audio"] += audio
         self.state.audio_seconds += audio
         norm = self._step(total / count, count, names)
@@ -230,26 +277,34 @@ class Trainer:
         scale = self.processes.size / count  # the mean over processes becomes the mean over items
         norm = float(nn.utils.get_total_norm(gradients, foreach=True)) * scale
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            names = [name for part in self.processes.gather(names) for name in part]
-            fault = InputError(
-                f"the loss is {loss} and its gradient's norm {norm} before update"
-                f" {self.state.update + 1}, in the batch of utterances {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
-                where=self.folder,
+            self._refuse(
+                f"the loss is {loss} and its gradient's norm {norm}",
+                names,
                 fix="listen to these utterances, or lower train.optimizer.lr; the last checkpoint"
                 " is untouched",
             )
-            self.processes.fail_together(fault)
         torch._foreach_mul_(gradients, min(1.0, self.options.clip / (norm + 1e-6)) * scale)
         self.state.update += 1
         factor = self.schedule(self.state.update, self.options.updates)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.optimizer.lr * factor
+            group["lr"] = self.options.optimizer.lr * factor * group["lr_factor"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def _refuse(self, message: str, names: list[str], *, fix: str) -> None:
+        """End all processes before the update's step; `names` are this process's utterances."""
+        names = [name for part in self.processes.gather(names) for name in part]
+        listed = f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
+        fault = InputError(
+            f"{message} before update {self.state.update + 1}, in the batch of utterances {listed}",
+            where=self.folder,
+            fix=fix,
+        )
+        self.processes.fail_together(fault)
+
     def _autocast(self) -> torch.autocast:
-        enabled = self.options.precision == "bf16"
+        enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     @torch.inference_mode()
@@ -292,7 +347,7 @@ class Trainer:
                 where="train.criterion",
             )
 
-    def _validate(self, log: TrainLog) -> None:
+    def _validate(self, log: TrainLog | NoLog) -> None:
         state, options = self.state, self.options
         metrics = self.evaluate()
         self._require_criterion(metrics)
@@ -310,7 +365,7 @@ class Trainer:
         shown = "  ".join(f"{name} {mean:.4g}" for name, mean in metrics.items())
         log.show(f"update {state.update} dev: {shown}{'  (best)' if is_best else ''}", stays=True)
 
-    def _log_training(self, log: TrainLog, norm: float) -> None:
+    def _log_training(self, log: TrainLog | NoLog, norm: float) -> None:
         state, interval = self.state, self._interval
         self._tick()
         means = Averages(state.sums).means()

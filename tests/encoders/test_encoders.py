@@ -10,11 +10,12 @@ from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.nn.masks import valid_mask
 
 # Small members of each family; a new encoder needs a line here.
+_NUMBERS = {"dim": 16, "layers": 3, "heads": 2, "feed_forward": 24}
+_HUBERT = {**_NUMBERS, "position_kernel": 6, "position_groups": 4, "attention_dropout": 0.0}
 SMALL = {
-    "transformer": [
-        {"dim": 16, "layers": 3, "heads": 2, "feed_forward": 24},
-        {"dim": 16, "layers": 2, "heads": 2, "feed_forward": 24, "positions": "rotary"},
-    ]
+    "transformer": [_NUMBERS, {**_NUMBERS, "layers": 2, "positions": "rotary"}],
+    "hubert_base": [{**_HUBERT, "layerdrop": 0.0, "position_kernel": k} for k in (6, 5)],
+    "hubert_large": [_HUBERT],
 }
 CASES = [(name, numbers) for name in ENCODERS for numbers in SMALL[name]]
 LENGTHS = torch.tensor([9, 4, 1])
@@ -69,14 +70,17 @@ def test_padding_gets_no_gradient(encoder, features):
 def test_layers_are_the_input_and_each_blocks_output(encoder, features):
     output = encoder(features, LENGTHS, return_layers=True)
     assert len(output.layers) == len(encoder.blocks) + 1
-    assert torch.equal(output.layers[0], features)
     assert all(layer.shape == output.encoded.shape for layer in output.layers)
     torch.testing.assert_close(encoder.norm(output.layers[-1]), output.encoded)
     assert torch.equal(encoder(features, LENGTHS).encoded, output.encoded)
     seen = []
-    encoder.blocks[0].register_forward_hook(lambda *args: seen.append(args[2]))
+    encoder.blocks[0].register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
     encoder(features, LENGTHS)
-    assert torch.equal(seen[0], output.layers[1])
+    ((given, out),) = seen
+    assert torch.equal(out, output.layers[1])
+    # HuBERT's are transformers' hidden states: there positions are part of what the blocks see.
+    is_hubert = type(encoder.config) is not ENCODERS["transformer"][0]
+    assert torch.equal(given if is_hubert else features, output.layers[0])
 
 
 def test_every_parameter_gets_a_gradient(encoder, features):
@@ -152,3 +156,17 @@ def test_order_of_frames_matters(name, numbers, features):
 def test_senseless_transformers_are_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
         ENCODERS["transformer"][0](**numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"heads": 5}, "dim 768 is not a multiple of heads 5"),
+        ({"position_groups": 7}, "dim 768 is not a multiple of position_groups 7"),
+        ({"position_kernel": 0}, "position_kernel 0 is not at least 1"),
+        ({"layerdrop": 1.0}, "layerdrop 1.0 is not at least 0 and below 1"),
+    ],
+)
+def test_senseless_huberts_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        ENCODERS["hubert_base"][0](**numbers)

@@ -3,47 +3,59 @@
 import pytest
 import torch
 
-from espnet_lite.nn.subsampling import Conv2dSubsampling4
+from espnet_lite.nn.subsampling import CONV2D_SUBSAMPLINGS, stack_frames
 
 
-@pytest.fixture
-def subsampling():
+@pytest.fixture(params=CONV2D_SUBSAMPLINGS)
+def subsampling(request):
     torch.manual_seed(0)
-    return Conv2dSubsampling4(11, 5, channels=3)
+    return CONV2D_SUBSAMPLINGS[request.param](11, 5, channels=3)
 
 
-def convolved(x: torch.Tensor, conv: torch.nn.Conv2d) -> torch.Tensor:
-    """Return relu of a 3×3 convolution of stride 2 of (channels, frames, bins), by loops."""
+def convolved(x: torch.Tensor, conv: torch.nn.Conv2d, stride: int) -> torch.Tensor:
+    """Return relu of a 3×3 convolution of (channels, frames, bins), by loops."""
     _, frames, bins = x.shape
-    out = torch.zeros(conv.out_channels, (frames - 3) // 2 + 1, (bins - 3) // 2 + 1)
+    out = torch.zeros(conv.out_channels, (frames - 3) // stride + 1, (bins - 3) // stride + 1)
     for o in range(out.size(0)):
         for t in range(out.size(1)):
             for b in range(out.size(2)):
-                window = x[:, 2 * t : 2 * t + 3, 2 * b : 2 * b + 3]
+                window = x[:, stride * t : stride * t + 3, stride * b : stride * b + 3]
                 out[o, t, b] = (window * conv.weight[o]).sum() + conv.bias[o]
     return out.clamp(min=0)
 
 
 def test_equals_two_convolutions_by_loops(subsampling):
-    features = torch.randn(1, 16, 11)
+    features, reduction = torch.randn(1, 16, 11), 2 * subsampling.strides[1]
     with torch.no_grad():
         output, lengths = subsampling(features, torch.tensor([16]))
-        hidden = convolved(convolved(features[0][None], subsampling.first), subsampling.second)
+        hidden = convolved(features[0][None], subsampling.first, 2)
+        hidden = convolved(hidden, subsampling.second, reduction // 2)
         rows = [subsampling.project(hidden[:, t].flatten()) for t in range(hidden.size(1))]
     torch.testing.assert_close(output[0], torch.stack(rows), atol=1e-5, rtol=1e-5)
-    assert lengths.tolist() == [3]
+    assert lengths.tolist() == [{4: 3, 2: 5}[reduction]]
+
+
+def test_convolving_and_projecting_is_all_of_it(subsampling):
+    features, lengths = torch.randn(2, 30, 11), torch.tensor([30, 17])
+    x, x_lengths = subsampling.convolve(features, lengths)
+    output, out_lengths = subsampling(features, lengths)
+    assert torch.equal(subsampling.project(x), output)
+    assert torch.equal(x_lengths, out_lengths)
+    assert (x >= 0).all()
 
 
 @pytest.mark.parametrize("frames", range(1, 40))
 def test_lengths_are_the_frames_that_come_out(subsampling, frames):
     output, lengths = subsampling(torch.randn(1, frames, 11), torch.tensor([frames]))
-    valid = max(0, ((frames - 3) // 2 + 1 - 3) // 2 + 1) if frames >= 3 else 0
+    once = (frames - 3) // 2 + 1
+    valid = (once - 3) // subsampling.strides[1] + 1 if once >= 3 else 0
     assert lengths.tolist() == [valid]
     assert output.shape == (1, max(1, valid), 5)
 
 
 def test_no_frames_at_all_have_length_zero(subsampling):
-    assert subsampling.output_lengths(torch.tensor([0, 1, 6, 7])).tolist() == [0, 0, 0, 1]
+    lengths = torch.tensor([0, 1, 2, 3, 6, 7])
+    assert subsampling.output_lengths(lengths).tolist() == [0, 0, 0, 0, 0, 1]
 
 
 def test_a_valid_frame_never_sees_padding(subsampling):
@@ -58,10 +70,29 @@ def test_a_valid_frame_never_sees_padding(subsampling):
     assert torch.equal(output[0], changed[0])
 
 
-def test_one_frame_covers_seven_four_apart(subsampling):
-    features = torch.randn(1, 31, 11, requires_grad=True)
+def test_one_frame_covers_seven(subsampling):
+    features, reduction = torch.randn(1, 31, 11, requires_grad=True), 2 * subsampling.strides[1]
     output, _ = subsampling(features, torch.tensor([31]))
     for frame in range(output.size(1)):
         (gradient,) = torch.autograd.grad(output[0, frame].sum(), features, retain_graph=True)
         seen = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
-        assert set(seen) <= set(range(4 * frame, 4 * frame + 7)) and len(seen) >= 5
+        assert set(seen) <= set(range(reduction * frame, reduction * frame + 7))
+        assert len(seen) >= 5
+
+
+def test_stacking_joins_neighbours_in_order():
+    features = torch.arange(14.0).view(1, 7, 2)
+    stacked, lengths = stack_frames(features, torch.tensor([7]), stack=2)
+    assert stacked.tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]]
+    assert lengths.tolist() == [3]
+    stacked, lengths = stack_frames(features, torch.tensor([7]), stack=4)
+    assert stacked.tolist() == [[[0, 1, 2, 3, 4, 5, 6, 7]]] and lengths.tolist() == [1]
+    stacked, lengths = stack_frames(features, torch.tensor([7]), stack=1)
+    assert torch.equal(stacked, features) and lengths.tolist() == [7]
+
+
+def test_stacked_frames_of_a_shorter_utterance_are_all_its_own():
+    stacked, lengths = stack_frames(torch.randn(2, 9, 3), torch.tensor([9, 5]), stack=2)
+    assert stacked.shape == (2, 4, 6) and lengths.tolist() == [4, 2]
+    stacked, lengths = stack_frames(torch.randn(2, 1, 3), torch.tensor([1, 0]), stack=2)
+    assert stacked.shape == (2, 1, 6) and lengths.tolist() == [0, 0]

@@ -207,6 +207,59 @@ def test_an_infinite_loss_stops_too_though_its_gradient_is_finite(make_trainer):
         trainer.run()
 
 
+def test_an_update_that_counts_nothing_names_the_utterances(make_trainer):
+    trainer = make_trainer(accumulate=2)
+
+    def nothing(module, _, loss):
+        if module.training and trainer.state.update == 1:
+            loss.total, loss.count = loss.total * 0.0, 0
+        return loss
+
+    trainer.model.register_forward_hook(nothing)
+    ids = [name for batch in itertools.islice(trainer._stream(), 2, 4) for name in batch.ids]
+    with pytest.raises(InputError) as raised:
+        trainer.run()
+    text = str(raised.value)
+    assert (
+        f"no frame or utterance to learn from before update 2, in the batch of utterances {', '.join(ids)};"
+        in text
+    )
+    assert "data.min_seconds" in text and trainer.state.update == 1
+
+
+def test_a_batch_that_counts_nothing_adds_nothing_to_its_update(make_trainer):
+    """Of two batches of an update the second counts: the step is that of the second alone."""
+    trainer = make_trainer(accumulate=2, updates=1, log_every=1)
+    calls = []
+
+    def nothing(module, _, loss):
+        if module.training:
+            calls.append((float(loss.total.detach()), loss.count))
+            if len(calls) == 1:
+                loss.total, loss.count = loss.total * 0.0, 0
+        return loss
+
+    trainer.model.register_forward_hook(nothing)
+    norms = []
+    update = trainer._update
+    trainer._update = lambda stream: norms.append(update(stream)) or norms[-1]
+    gradients = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: gradients.extend(p.grad.clone() for p in trainer.parameters)
+    )
+    trainer.run()
+    other = make_trainer("other")
+    batch = list(itertools.islice(other._stream(), 2))[1]
+    other.model.train()
+    torch.manual_seed(batch.seed ^ 0x5D0)
+    (other.model(batch).total / len(batch.ids)).backward()
+    expected = [p.grad for p in other.parameters]
+    norm = math.sqrt(sum(float(g.double().square().sum()) for g in expected))
+    assert norms == pytest.approx([norm], rel=1e-5)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs * min(1.0, 5.0 / norm), atol=1e-5, rtol=1e-4)
+
+
 def test_the_model_is_the_mean_of_the_best_checkpoints(make_trainer):
     trainer = make_trainer(updates=8, validate_every=2, average_best=3)
     kept = {}

@@ -6,7 +6,7 @@ https://www.openslr.org/12 and, its small part, https://www.openslr.org/31.
 
 Every folder in the layout of the corpus (layout.py) is a set, under the name of the folder. A set under
 a published name is compared with what was published (published.py). Without --corpus the published
-sets are downloaded.
+sets are downloaded. --subsets names a table of sets that are parts of others (subsets.py).
 """
 
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from layout import folders_in, read_set
 from published import OPENSLR, PUBLISHED
+from subsets import read_subsets
 
 from espnet_lite.bin.arguments import parser
 from espnet_lite.data.corpus_sets import check_counts, write_sets
@@ -114,8 +115,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SET",
         help="names of the sets' folders, as words or in one word parted by blanks",
     )
+    options.add_argument("--subsets", type=Path, help="table of sets that are parts of others")
     arguments = options.parse_args(argv)
-    names = list(dict.fromkeys(" ".join(arguments.sets).split()))
+    asked = list(dict.fromkeys(" ".join(arguments.sets).split()))
+    subsets = read_subsets(arguments.subsets)
+    names = list(
+        dict.fromkeys(subsets[name].whole if name in subsets else name for name in asked)
+    )
     if not names:
         raise InputError("--sets names no set", fix="name folders, as --sets dev-clean test-clean")
     if arguments.corpus:
@@ -132,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
             for name in names
         }
     sets = {name: read_set(folder) for name, folder in folders.items()}
-    check_distinct(sets)
+    check_distinct({name: sets[name] for name in asked if name in sets})
     if arguments.expect_official == "yes":
         for name in names:
             if name in PUBLISHED:
@@ -144,7 +150,10 @@ def main(argv: list[str] | None = None) -> int:
                     fix="get the set anew; for a part of it say --expect_official no, better "
                     "rename its folder: results carry the name",
                 )
-    write_sets(sets, arguments.data_dir)
+    parts = {
+        name: subsets[name].of(sets[subsets[name].whole]) for name in asked if name in subsets
+    }
+    write_sets({name: parts[name] if name in parts else sets[name] for name in asked}, arguments.data_dir)
     return 0
 
 

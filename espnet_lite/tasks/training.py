@@ -1,0 +1,196 @@
+"""What every training program does around the trainer: experiment folder, processes, record."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_lite import environment
+from espnet_lite.config import to_plain
+from espnet_lite.data.data_dir import read_data_dir
+from espnet_lite.data.loader import Loader
+from espnet_lite.data.utterance_table import UtteranceTable, join_tables
+from espnet_lite.errors import InputError
+from espnet_lite.features.cmvn import load_cmvn
+from espnet_lite.files import write_text
+from espnet_lite.locks import folder_lock
+from espnet_lite.numerics import pick_device, use_fast_matmul
+from espnet_lite.train.distributed import joined_processes
+from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
+from espnet_lite.train.trainer import REQUEUE, Trainer
+
+
+@dataclass
+class Training:
+    """What is trained, and on what.
+
+    Attributes:
+        config: the program's whole configuration; it has `train` and `model.front_end`.
+        model: batch → Loss, with its first weights.
+        inputs: a hash of each kind of input; a training goes on only with the same ones.
+        save_beside: writes what else belongs into the experiment folder, given the folder.
+        facts: further entries of the training's record.
+    """
+
+    config: object
+    model: nn.Module
+    train_loader: Loader
+    dev_loader: Loader
+    inputs: dict[str, str | None]
+    save_beside: Callable[[Path], None] | None
+    facts: dict[str, object]
+
+
+def run_training(
+    prepare: Callable[[], Training],
+    *,
+    expdir: Path,
+    config_file: Path,
+    fresh: bool,
+    device_name: str,
+    command: list[str],
+) -> int:
+    """Train, or go on training, in `expdir` and return the exit code (0, or 75 to requeue).
+
+    Args:
+        prepare: reads configuration and data and builds the model; called in each process.
+        expdir: experiment folder.
+        config_file: named in the record.
+        fresh: move an experiment aside and start anew.
+        device_name: auto, cpu or cuda.
+        command: the program and its arguments, kept in run.sh and in the record.
+
+    Raises:
+        InputError: anything the user can mend, each with its file or key.
+    """
+    with joined_processes() as processes, contextlib.ExitStack() as held:
+        with processes.first_goes_first():
+            if processes.is_first:
+                held.enter_context(folder_lock(expdir))
+            # All that can fail comes before the old experiment is moved or changed.
+            training = prepare()
+            options = training.config.train
+            device = pick_device(device_name, local_rank=processes.local_rank)
+            use_fast_matmul(device)
+            if options.threads is not None:
+                torch.set_num_threads(options.threads)
+            trainer = Trainer(
+                training.model,
+                options,
+                train_loader=training.train_loader,
+                dev_loader=training.dev_loader,
+                folder=expdir,
+                device=device,
+                processes=processes,
+            )
+            if processes.is_first:
+                trainer.check_criterion()
+                if fresh:
+                    move_aside(expdir)
+                open_experiment(expdir, to_plain(training.config), training.inputs, command)
+                if training.save_beside is not None:
+                    training.save_beside(expdir)
+                utterances = len(training.train_loader.num_samples)
+                size = count_parameters(training.model)
+                print(f"{expdir}: {size / 1e6:.2f} M parameters, {utterances} utterances")
+        done = trainer.run()
+        if processes.is_first and not done:
+            print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
+        if processes.is_first and done:
+            record = training_record(training, trainer, config_file=config_file, command=command)
+            write_text(expdir / "model.json", json.dumps(record, indent=1) + "\n")
+    return 0 if done else REQUEUE
+
+
+def read_sets(folders: list[Path], *, need_text: bool = True) -> UtteranceTable:
+    """Return the utterances of several dump folders."""
+    return join_tables([read_data_dir(folder, need_text=need_text) for folder in folders])
+
+
+def set_cmvn(front_end: nn.Module, options, *, cmvn_file: Path | None) -> None:
+    """Give a front end the global statistics of its features, where its `options` ask for them.
+
+    Raises:
+        InputError: no file was given, or its statistics are of other features.
+    """
+    if options.cmvn != "global":
+        return
+    if cmvn_file is None:
+        raise InputError(
+            "model.front_end.cmvn is global, but no statistics were given", fix="name --cmvn"
+        )
+    statistics, features = load_cmvn(cmvn_file)
+    if features != options.feature_options():
+        raise InputError(
+            f"statistics are of {features}, the model's features are {options.feature_options()}",
+            where=cmvn_file,
+            fix="compute them with this configuration: ./run.sh --stage dump --stop_stage dump",
+        )
+    front_end.cmvn.set_statistics(statistics)
+
+
+def data_fingerprints(
+    train_dirs: list[Path], dev_dirs: list[Path], *, tables: tuple[str, ...]
+) -> dict[str, str | None]:
+    """Return a hash of the training and of the validation data, by the named tables."""
+    return {
+        name: fingerprint([folder / table for folder in folders for table in tables])
+        for name, folders in (("train", train_dirs), ("dev", dev_dirs))
+    }
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of weights."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def training_record(
+    training: Training, trainer: Trainer, *, config_file: Path, command: list[str]
+) -> dict:
+    """Return what a results table says of a training: length, cost, seed, commit, machine."""
+    config, state = training.config, trainer.state
+    num_samples = trainer.train_loader.num_samples
+    rate = trainer.train_loader.sample_rate
+    return {
+        "config": config_file.name,
+        "command": " ".join([command[2].rpartition(".")[2], *_without_paths(command[3:])]),
+        "seed": config.train.seed,
+        "updates": state.update,
+        "epochs": state.epoch,
+        "minutes": round(state.seconds / 60, 2),
+        "core_minutes": round(state.core_seconds / 60, 2),
+        "audio_hours": round(state.audio_seconds / 3600, 2),
+        "batch_seconds": config.data.batch_seconds * config.train.accumulate,
+        "train_utterances": len(num_samples),
+        "train_hours": round(int(num_samples.sum()) / rate / 3600, 3),
+        "criterion": config.train.criterion,
+        # JSON has no infinity, which stands for a value that was not finite.
+        "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
+        "parameters": count_parameters(training.model),
+        "processes": trainer.processes.size,
+        "threads": torch.get_num_threads(),  # of each process
+        "precision": trainer.precision,
+        "date": time.strftime("%Y-%m-%d"),
+        **training.facts,
+        **environment.describe(),
+    }
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """Return the command line with absolute paths cut to what a recipe folder holds of them."""
+    return [
+        _within_recipe(Path(argument)) if argument.startswith("/") else argument
+        for argument in arguments
+    ]
+
+
+def _within_recipe(path: Path) -> str:
+    """Return the path from its last folder conf, data, dump or exp on; without one, its last part."""
+    places = [i for i, part in enumerate(path.parts) if part in ("conf", "data", "dump", "exp")]
+    return "/".join(path.parts[max(places, default=-1) :])

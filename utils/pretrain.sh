@@ -1,0 +1,123 @@
+# shellcheck shell=bash disable=SC2154
+# (SC2154: options are assigned by the function `option`.)
+# Stages 4 and 5 of a recipe, units and HuBERT pre-training, once for each iteration. Sourced by asr.sh.
+#
+# Iteration 1 is the stages `units` and `pretrain`, iteration 2 `units_2` and `pretrain_2`: each
+# iteration's units are made of the iteration before it.
+
+option pretrain_config "" "HuBERT pre-training: model and training; a file for each iteration, parted by commas (none: no stages 4 and 5)"
+option pretrain_sets "" "data sets to pre-train on, text is not needed (default: the training sets)"
+option pretrain_dev_sets "" "data sets to validate the pre-training on (default: the dev sets)"
+option iters 1 "iterations of pre-training to run, e.g. 1,2 or 2"
+option clusters 100,500 "number of units in each iteration, parted by commas"
+option unit_layers 6 "block whose output makes the units of iteration 2, 3, ..., parted by commas"
+option sample_megabytes 512 "memory for the frames that units are fitted to" count
+option_list pretrain_set "KEY=VALUE: a value of the pretrain_config"
+option pretrain_tag "" "further name of the pre-training, for another variant"
+option pretrained "" "encoder to begin the recognizer with: experiment or file; none: train from scratch (default: the last of --iters, where there is a pretrain_config)" file
+
+# nth COUNT WORD...: print the COUNT-th word (from 1), or the last where there are fewer.
+nth() {
+    local place=$(($1 < $# - 1 ? $1 + 1 : $#))
+    printf '%s' "${!place}"
+}
+
+# choose_pretraining: set the names of what is read and written, and the encoder that stage 6 takes.
+choose_pretraining() {
+    pretrain_list=() pretrain_dev_list=() pretrain_configs=() iter_list=()
+    pretrain_name="" pretrain_cmvn="" pretraining="" # pretraining: the stage that stage 6 waits for
+    if [[ -n $pretrain_config && -z $pretrained && -z $model ]]; then
+        [[ $iters =~ ^[1-9](,[1-9])*$ ]] || die "--iters $iters: expected iterations from 1 to 9, as 1,2"
+        IFS=, read -r -a pretrain_configs <<<"$pretrain_config"
+        IFS=, read -r -a iter_list <<<"$iters"
+        IFS=, read -r -a cluster_list <<<"$clusters"
+        IFS=, read -r -a unit_layer_list <<<"$unit_layers"
+        read -r -a pretrain_list <<<"${pretrain_sets:-$train_sets}"
+        read -r -a pretrain_dev_list <<<"${pretrain_dev_sets:-$dev_sets}"
+        pretrain_name=pretrain_$(stem "${pretrain_configs[0]}" pretrain)${pretrain_tag:+_$pretrain_tag}
+        pretrain_name=${pretrain_name/#pretrain_pretrain/pretrain}
+        pretrain_cmvn=$dumpdir/${pretrain_list[0]}/cmvn_$pretrain_name.safetensors
+        pretrained=$expdir/${pretrain_name}_it${iter_list[-1]}
+        pretraining=$(stage_of pretrain "${iter_list[-1]}")
+    fi
+    [[ $pretrained != none ]] || pretrained=""
+}
+
+# each_iteration COMMAND...: call it with every iteration up to the last one that is asked for.
+each_iteration() {
+    local i last=0
+    ((${#iter_list[@]} == 0)) || last=${iter_list[-1]}
+    for ((i = 1; i <= last; i++)); do
+        "$@" "$i"
+    done
+}
+
+# stage_of NAME ITERATION: print the name of a stage in an iteration.
+stage_of() {
+    if (($2 == 1)); then
+        printf '%s' "$1"
+    else
+        printf '%s_%s' "$1" "$2"
+    fi
+}
+
+describe_pretraining() { # describe_pretraining ITERATION
+    local i=$1 before=() exp units
+    exp=$expdir/${pretrain_name}_it$i
+    units=$expdir/units_${pretrain_name}_it$i
+    if ((i > 1)); then
+        before=(@after "$(stage_of pretrain $((i - 1)))"
+        @option "layer=$(nth $((i - 1)) "${unit_layer_list[@]}")"
+        @input "$expdir/${pretrain_name}_it$((i - 1))/model.safetensors")
+    fi
+    describe 4 "$(stage_of units "$i")" "k-means units of HuBERT iteration $i → $units" \
+        @stamp "$expdir/.stamps/${pretrain_name}_it$i.units.json" @after dump "${before[@]}" \
+        @option "clusters=$(nth "$i" "${cluster_list[@]}")" "sample_megabytes=$sample_megabytes" \
+        @input "${pretrain_list[@]/#/$dumpdir/}" "${pretrain_dev_list[@]/#/$dumpdir/}" \
+        @output "$units"
+    describe 5 "$(stage_of pretrain "$i")" "HuBERT iteration $i → $exp" \
+        @stamp "$expdir/.stamps/${pretrain_name}_it$i.pretrain.json" @after dump "$(stage_of units "$i")" \
+        @always "$fresh" @config "$(nth "$i" "${pretrain_configs[@]}")" \
+        @option "${pretrain_set_list[@]/#/set }" \
+        @input "${pretrain_list[@]/#/$dumpdir/}" "${pretrain_dev_list[@]/#/$dumpdir/}" "$units" \
+        @output "$exp/model.safetensors" "$exp/model.json"
+}
+
+skip_unasked() { # skip_unasked ITERATION: add its stages to `skipped` when --iters leaves it out
+    [[ ,$iters, == *",$1,"* ]] || skipped+=("$(stage_of units "$1")" "$(stage_of pretrain "$1")")
+}
+
+# iteration_of STAGE: print the iteration that a stage's name belongs to.
+iteration_of() {
+    local number=${1##*_}
+    [[ $number =~ ^[0-9]$ ]] || number=1
+    printf '%s' "$number"
+}
+
+stage_units() { # stage_units NAME
+    local i source=(--features mfcc)
+    i=$(iteration_of "$1")
+    if ((i > 1)); then
+        source=(--model "$expdir/${pretrain_name}_it$((i - 1))"
+            --layer "$(nth $((i - 1)) "${unit_layer_list[@]}")")
+    fi
+    run make_units --data_dirs "${pretrain_list[@]/#/$dumpdir/}" \
+        --label_dirs "${pretrain_dev_list[@]/#/$dumpdir/}" "${source[@]}" \
+        --clusters "$(nth "$i" "${cluster_list[@]}")" --sample_megabytes "$sample_megabytes" \
+        --nj "$nj" --output "$expdir/units_${pretrain_name}_it$i"
+}
+
+stage_pretrain() { # stage_pretrain NAME
+    local i override arguments=() together=()
+    i=$(iteration_of "$1")
+    for override in "${pretrain_set_list[@]}"; do
+        arguments+=(--set "$override")
+    done
+    [[ $fresh == false ]] || arguments+=(--fresh)
+    ((nproc == 1)) || together=(run_processes --nproc "$nproc")
+    run "${together[@]}" train_hubert --config "$(nth "$i" "${pretrain_configs[@]}")" \
+        --train_dirs "${pretrain_list[@]/#/$dumpdir/}" \
+        --dev_dirs "${pretrain_dev_list[@]/#/$dumpdir/}" \
+        --units "$expdir/units_${pretrain_name}_it$i" --cmvn "$pretrain_cmvn" \
+        --expdir "$expdir/${pretrain_name}_it$i" "${arguments[@]}"
+}
