@@ -193,8 +193,9 @@ def _build(schema: type, value: object, key: str, faults: _Faults) -> object:
 def _convert(field, hint, value, key: str, faults: _Faults) -> object:
     if "family" in field.metadata:
         return _convert_choice(field.metadata, value, key, faults)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, key, faults)
+    for option in typing.get_args(hint) if _is_union(hint) else (hint,):
+        if dataclasses.is_dataclass(option) and (option is hint or value is not None):
+            return _build(option, value, key, faults)
     value = _plain_to_type(hint, value)
     import typeguard
 

@@ -193,6 +193,19 @@ def test_all_faults_come_at_once():
     assert "\n" not in text
 
 
+@dataclass(frozen=True)
+class Framed:
+    frame: Square | None = None
+
+
+def test_a_section_may_be_absent():
+    assert from_plain(Framed, {}) == from_plain(Framed, {"frame": None}) == Framed()
+    framed = from_plain(Framed, {"frame": {"side": 2}})
+    assert framed == Framed(Square(2.0)) == from_plain(Framed, to_plain(framed))
+    with pytest.raises(InputError, match=r"unknown key 'frame\.sid'"):
+        from_plain(Framed, {"frame": {"sid": 2}})
+
+
 def test_missing_keys_and_sections_that_are_no_mappings():
     assert fault({}, Required) == "c.yaml: missing key 'size'"
     assert "inner: expected a mapping, found int 3" in fault({"inner": 3})

@@ -3,14 +3,24 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from espnet_lite.config import load_config
+from espnet_lite.config import load_config, to_plain
 from espnet_lite.decode.config import DecodeConfig
+from espnet_lite.models.asr import AsrModel
+from espnet_lite.models.hubert import HubertModel
+from espnet_lite.models.pretrained import load_pretrained_weights
 from espnet_lite.runtime.pack import PackPolicy
 from espnet_lite.tasks.asr import TrainAsrConfig
+from espnet_lite.tasks.hubert import PretrainConfig
 
 EGS = Path(__file__).parents[1] / "egs"
-SCHEMAS = {"train_asr": TrainAsrConfig, "quantize": PackPolicy, "decode": DecodeConfig}
+SCHEMAS = {
+    "pretrain": PretrainConfig,
+    "train_asr": TrainAsrConfig,
+    "quantize": PackPolicy,
+    "decode": DecodeConfig,
+}
 CONFIGS = sorted(EGS.glob("*/*/conf/**/*.yaml"))
 
 
@@ -24,6 +34,39 @@ def schema_of(path: Path) -> type:
 def test_config_loads_and_has_a_header(path):
     load_config(path, schema_of(path))
     assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pretraining", "finetuning"),
+    [
+        ("mini", "pretrain", "train_asr"),
+        ("an4", "pretrain", "train_asr_finetune"),
+        ("an4", "pretrain", "train_asr"),
+        ("mini_librispeech", "pretrain", "train_asr_1h"),
+        ("mini_librispeech", "pretrain", "train_asr_5h"),
+        ("mini_librispeech", "pretrain", "train_asr"),
+        ("librispeech", "pretrain_base", "train_asr_10h"),
+        ("librispeech", "pretrain_base_it2", "train_asr_10h"),
+        ("librispeech", "pretrain_mel", "train_asr"),
+    ],
+)
+def test_recognizer_takes_the_encoder_of_the_pretraining(recipe, pretraining, finetuning):
+    conf = EGS / recipe / "asr1" / "conf"
+    pretrain = load_config(conf / f"{pretraining}.yaml", PretrainConfig).model
+    finetune = load_config(conf / f"{finetuning}.yaml", TrainAsrConfig).model
+    # HuBERT Base is large and has no statistics, which are not computed on the device "meta".
+    has_mel = pretrain.front_end.cmvn != "none"
+    with torch.device("cpu" if has_mel else "meta"):
+        hubert = HubertModel(pretrain, clusters=8)
+        asr = AsrModel(finetune, vocab=8)
+
+    load_pretrained_weights(
+        asr, hubert.state_dict(), where=conf, pretrained_config=to_plain(pretrain)
+    )
+
+    if has_mel:
+        weights = zip(asr.encoder.parameters(), hubert.encoder.parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in weights)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,15 @@ import soundfile
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
+PRETRAINING = ["units", "pretrain"]
+TINY_PRETRAIN_CONFIG = """
+model:
+  encoder: {name: transformer, layers: 1, dim: 32, heads: 2, feed_forward: 64}
+  front_end: {name: log_mel, spec_augment: {frequency_masks: 0, time_masks: 0}}
+  head: {name: cosine, dim: 16}
+data: {batch_seconds: 10, min_seconds: 0.4}
+train: {updates: 4, accumulate: 2, validate_every: 2, save_every: 2, average_best: 1, log_every: 1}
+"""
 TINY_CONFIG = """
 model:
   encoder: {name: transformer, layers: 1, dim: 32, heads: 2, feed_forward: 64}
@@ -34,13 +43,29 @@ class TinyRecipe:
     folder: Path
     options: list[str]
     eval_sets: tuple[str, ...] = ("dev", "test")  # that are decoded and scored
+    iterations: int = 0  # of pre-training
+
+    def stages(self) -> list[str]:
+        """Return the stages that run, in their order."""
+        names = [
+            name if number == 1 else f"{name}_{number}"
+            for number in range(1, self.iterations + 1)
+            for name in PRETRAINING
+        ]
+        return [*STAGES[:3], *names, *STAGES[3:]]
 
     def run(self, *arguments: str) -> str:
         config = self.folder / "train_asr_tiny.yaml"
         config.write_text(TINY_CONFIG)
+        pretrain = self.folder / "pretrain_tiny.yaml"
+        pretrain.write_text(TINY_PRETRAIN_CONFIG)
         command = [str(ROOT / "egs" / self.name / "asr1" / "run.sh"), "--asr_config", str(config)]
         for option, place in (("datadir", "data"), ("dumpdir", "dump"), ("expdir", "exp")):
             command += [f"--{option}", str(self.folder / place)]
+        if self.iterations:
+            iterations = ",".join(str(i + 1) for i in range(self.iterations))
+            command += ["--pretrain_config", str(pretrain), "--iters", iterations]
+            command += ["--clusters", "10,12", "--unit_layers", "1", "--sample_megabytes", "20"]
         command += ["--results_dir", str(self.folder), "--nj", "1", *self.options, *arguments]
         done = subprocess.run(
             command,
@@ -69,7 +94,7 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
     """
     folder = recipe.folder
     said = recipe.run()
-    assert stages_run(said) == STAGES
+    assert stages_run(said) == recipe.stages()
 
     exp = folder / "exp" / experiment
     for name in ("config.yaml", "train.jsonl", "model.json", "run.sh", "model_bf16.esp"):
@@ -88,7 +113,7 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
             assert scores["words"] == words_of(reference)
     assert f"{experiment}_bf16_greedy" in (folder / "RESULTS.md").read_text()
 
-    assert recipe.run().count("up to date") == len(STAGES)
+    assert recipe.run().count("up to date") == len(recipe.stages())
 
     model = folder / "given.esp"
     model.write_bytes((exp / "model_bf16.esp").read_bytes())
@@ -102,8 +127,11 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
 
 def test_mini(tmp_path):
     sizes = "--train_utterances 24 --dev_utterances 4 --test_utterances 4"
-    recipe = TinyRecipe("mini", tmp_path, ["--local_data_opts", sizes, "--token_type", "char"])
-    check_recipe(recipe, "asr_tiny_char")
+    options = ["--local_data_opts", sizes, "--token_type", "char"]
+    recipe = TinyRecipe("mini", tmp_path, options, iterations=1)
+    check_recipe(recipe, "asr_tiny_char_from_tiny_it1")
+    record = json.loads((tmp_path / "exp/asr_tiny_char_from_tiny_it1/model.json").read_text())
+    assert record["pretrained"]["clusters"] == 10 and record["pretrained"]["updates"] == 4
 
 
 @pytest.mark.slow
@@ -184,14 +212,26 @@ def test_mini_librispeech_with_two_processes(tmp_path):
         [
             *("--corpus", str(tiny_librispeech(tmp_path / "LibriSpeech"))),
             *("--local_data_opts", "--expect_official no"),
+            *("--pretrain_sets", "train-clean-5 train-clean-more"),
+            *("--pretrain_dev_sets", "train-own", "--train_sets", "train-clean-5"),
             *("--nproc", "2", "--set", "train.accumulate=2", "--set", "train.threads=1"),
         ],
         eval_sets=("dev-clean-part", "test-clean-part"),
+        iterations=2,
     )
-    said = check_recipe(recipe, "asr_tiny_char")
-    assert "run_processes --nproc 2 train_asr" in said
-    record = json.loads((tmp_path / "exp" / "asr_tiny_char" / "model.json").read_text())
-    assert record["processes"] == 2
+    said = check_recipe(recipe, "asr_tiny_char_from_tiny_it2")
+    for program in ("train_asr", "train_hubert"):
+        assert f"run_processes --nproc 2 {program}" in said
+    for name in ("asr_tiny_char_from_tiny_it2", "pretrain_tiny_it2"):
+        record = json.loads((tmp_path / "exp" / name / "model.json").read_text())
+        assert record["processes"] == 2
+    units = json.loads((tmp_path / "exp/units_pretrain_tiny_it2/units.json").read_text())
+    assert units["clusters"] == 12 and units["shift_samples"] == 640  # of the model, at 40 ms
+
+    scratch = TinyRecipe(recipe.name, tmp_path, [*recipe.options, "--pretrained", "none"])
+    scratch.eval_sets = recipe.eval_sets
+    said = scratch.run("--stage", "finetune", "--stop_stage", "finetune")
+    assert stages_run(said) == ["finetune"] and (tmp_path / "exp/asr_tiny_char").is_dir()
 
 
 def words_in(transcription: Path) -> list[str]:

@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-# What the peers are used for: the decoder whose numbers tests/golden stores.
+# What the peers are used for: the decoder whose numbers tests/golden stores, and k-means.
 check() {
     [ -x "$venv/bin/python" ] || return 1
     "$venv/bin/python" - "$ESPNET_VERSION" "$TORCH_VERSION" >"$venv/check.log" 2>&1 <<'PYTHON'
@@ -51,6 +51,7 @@ import sys
 from importlib.metadata import version
 
 import safetensors.torch
+import sklearn.cluster
 import torch
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
@@ -80,8 +81,8 @@ else
     pip install --constraint "$constraints" torch
 fi
 pip install --constraint "$constraints" numpy setuptools safetensors
-pip install --constraint "$constraints" configargparse humanfriendly scipy librosa PyYAML \
-    soundfile kaldiio torch_complex h5py editdistance sentencepiece hydra-core opt-einsum ci_sdr \
+pip install --constraint "$constraints" configargparse humanfriendly scipy scikit-learn librosa \
+    PyYAML soundfile kaldiio torch_complex h5py editdistance sentencepiece hydra-core opt-einsum ci_sdr \
     fast-bss-eval typeguard einops
 # Last: pip then has nothing to say about the pins of ESPnet that are passed over on purpose.
 pip install --no-deps "espnet==$ESPNET_VERSION"

@@ -211,6 +211,8 @@ stage_dump() {
         # An error rate counts every utterance: nothing is left out of a set that is scored.
         limits=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
         [[ " ${eval_list[*]} " != *" $set_name "* ]] || limits=(--keep_all)
+        # What is pre-trained on alone needs no text.
+        [[ " ${train_list[*]} ${eval_list[*]} " == *" $set_name "* ]] || limits+=(--no_text)
         run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
             --sample_rate "$sample_rate" "${limits[@]}" "${arguments[@]}"
     done

@@ -11,6 +11,7 @@ option pretrain_dev_sets "" "data sets to validate the pre-training on (default:
 option iters 1 "iterations of pre-training to run, e.g. 1,2 or 2"
 option clusters 100,500 "number of units in each iteration, parted by commas"
 option unit_layers 6 "block whose output makes the units of iteration 2, 3, ..., parted by commas"
+option alignments "" "folder of TextGrids of utterances in --pretrain_dev_sets: their units are compared with phones" file
 option sample_megabytes 512 "memory for the frames that units are fitted to" count
 option_list pretrain_set "KEY=VALUE: a value of the pretrain_config"
 option pretrain_tag "" "further name of the pre-training, for another variant"
@@ -26,10 +27,11 @@ nth() {
 choose_pretraining() {
     pretrain_list=() pretrain_dev_list=() pretrain_configs=() iter_list=()
     pretrain_name="" pretrain_cmvn="" pretraining="" # pretraining: the stage that stage 6 waits for
-    if [[ -n $pretrain_config && -z $pretrained && -z $model ]]; then
+    # With an encoder that is given, or none, stage 2 still prepares the same sets.
+    if [[ -n $pretrain_config && -z $model ]]; then
         [[ $iters =~ ^[1-9](,[1-9])*$ ]] || die "--iters $iters: expected iterations from 1 to 9, as 1,2"
         IFS=, read -r -a pretrain_configs <<<"$pretrain_config"
-        IFS=, read -r -a iter_list <<<"$iters"
+        [[ -n $pretrained ]] || IFS=, read -r -a iter_list <<<"$iters"
         IFS=, read -r -a cluster_list <<<"$clusters"
         IFS=, read -r -a unit_layer_list <<<"$unit_layers"
         read -r -a pretrain_list <<<"${pretrain_sets:-$train_sets}"
@@ -37,8 +39,10 @@ choose_pretraining() {
         pretrain_name=pretrain_$(stem "${pretrain_configs[0]}" pretrain)${pretrain_tag:+_$pretrain_tag}
         pretrain_name=${pretrain_name/#pretrain_pretrain/pretrain}
         pretrain_cmvn=$dumpdir/${pretrain_list[0]}/cmvn_$pretrain_name.safetensors
-        pretrained=$expdir/${pretrain_name}_it${iter_list[-1]}
-        pretraining=$(stage_of pretrain "${iter_list[-1]}")
+        if ((${#iter_list[@]} > 0)); then
+            pretrained=$expdir/${pretrain_name}_it${iter_list[-1]}
+            pretraining=$(stage_of pretrain "${iter_list[-1]}")
+        fi
     fi
     [[ $pretrained != none ]] || pretrained=""
 }
@@ -73,6 +77,7 @@ describe_pretraining() { # describe_pretraining ITERATION
     describe 4 "$(stage_of units "$i")" "k-means units of HuBERT iteration $i → $units" \
         @stamp "$expdir/.stamps/${pretrain_name}_it$i.units.json" @after dump "${before[@]}" \
         @option "clusters=$(nth "$i" "${cluster_list[@]}")" "sample_megabytes=$sample_megabytes" \
+        "alignments=$alignments" \
         @input "${pretrain_list[@]/#/$dumpdir/}" "${pretrain_dev_list[@]/#/$dumpdir/}" \
         @output "$units"
     describe 5 "$(stage_of pretrain "$i")" "HuBERT iteration $i → $exp" \
@@ -105,6 +110,10 @@ stage_units() { # stage_units NAME
         --label_dirs "${pretrain_dev_list[@]/#/$dumpdir/}" "${source[@]}" \
         --clusters "$(nth "$i" "${cluster_list[@]}")" --sample_megabytes "$sample_megabytes" \
         --nj "$nj" --output "$expdir/units_${pretrain_name}_it$i"
+    if [[ -n $alignments ]]; then
+        run score_units --units "$expdir/units_${pretrain_name}_it$i" --alignments "$alignments" \
+            --output "$expdir/units_${pretrain_name}_it$i.phones.json"
+    fi
 }
 
 stage_pretrain() { # stage_pretrain NAME
@@ -120,4 +129,7 @@ stage_pretrain() { # stage_pretrain NAME
         --dev_dirs "${pretrain_dev_list[@]/#/$dumpdir/}" \
         --units "$expdir/units_${pretrain_name}_it$i" --cmvn "$pretrain_cmvn" \
         --expdir "$expdir/${pretrain_name}_it$i" "${arguments[@]}"
+    run write_pretraining --name "${pretrain_name}_it$i" --expdir "$expdir/${pretrain_name}_it$i" \
+        --units "$expdir/units_${pretrain_name}_it$i" --results_dir "$results_dir" \
+        ${alignments:+--phones "$expdir/units_${pretrain_name}_it$i.phones.json"}
 }

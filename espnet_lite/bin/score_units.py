@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = {name: quality for name, quality in rows.items() if quality is not None}
     made = store.description.get("quality", {})
     print(
-        f"{options.units}: {len(chosen)} of {len(store)} units' utterances, "
+        f"{options.units}: {len(chosen)} of {len(store)} labelled utterances scored, "
         f"{len(paths) - len(chosen)} of {len(paths)} alignments not used"
     )
     print("| frames | number | phones | units | PNMI | phone purity | cluster purity |")

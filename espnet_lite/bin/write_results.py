@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from espnet_lite.files import read_lines, write_text
     from espnet_lite.runtime.format import file_sha256, read_header
+    from espnet_lite.score.pretraining import read_pretrainings
     from espnet_lite.score.results import build_row, read_rows, row_text, with_earlier_sets
     from espnet_lite.score.results_page import results_page
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = dict(sorted({**others, args.row: row}.items()))
     notes_path = folder / "results" / "notes.md"
     notes = "\n".join(read_lines(notes_path)) if notes_path.is_file() else None
-    page = results_page(rows, notes=notes)
+    page = results_page(rows, pretrainings=read_pretrainings(folder), notes=notes)
     write_text(row_path, row_text(row))
     write_text(folder / "RESULTS.md", page)
     print(f"{row_path}, {folder / 'RESULTS.md'}: {len(rows)} rows")

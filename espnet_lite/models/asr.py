@@ -15,6 +15,7 @@ from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
 from espnet_lite.nn.decoder import TransformerDecoder
+from espnet_lite.nn.input_mask import InputMask
 from espnet_lite.score.alignment import align
 
 
@@ -32,6 +33,21 @@ class TransformerDecoderConfig:
         check_numbers(self, "dropout", at_least=0, below=1)
 
 
+@dataclass(frozen=True)
+class InputMaskConfig:
+    """Masks on the encoder's input in training, as HuBERT's fine-tuning has them."""
+
+    time_probability: float = 0.65  # frames of all spans as a part of all, overlaps not counted
+    time_span_ms: float = 200.0
+    channel_probability: float = 0.5  # the same of the encoder's input channels
+    channel_span_part: float = 1 / 12  # of all channels: 64 of 768
+
+    def __post_init__(self):
+        check_numbers(self, "time_probability channel_probability", at_least=0, at_most=1)
+        check_numbers(self, "time_span_ms", above=0)
+        check_numbers(self, "channel_span_part", above=0, at_most=1)
+
+
 DECODERS = {"transformer": (TransformerDecoderConfig, TransformerDecoder)}
 
 
@@ -42,6 +58,7 @@ class AsrConfig:
     front_end: object = choice(FRONT_ENDS, "log_mel")
     encoder: object = choice(ENCODERS, "transformer")
     decoder: object = optional_choice(DECODERS)  # null: CTC only
+    input_mask: InputMaskConfig | None = None  # null: none
     ctc_weight: float = 0.3  # of the CTC loss beside the attention loss; unused without a decoder
     label_smoothing: float = 0.1  # of the attention loss
     inter_ctc_layers: tuple[int, ...] = ()  # blocks whose output gets a CTC loss through the head
@@ -69,6 +86,17 @@ class AsrModel(nn.Module):
         self.front_end = build_class(FRONT_ENDS, config.front_end)(
             config.front_end, dim=self.encoder.dim
         )
+        self.input_mask = None
+        if config.input_mask is not None:
+            frame_ms = self.front_end.grid.frame_ms
+            part = config.input_mask.channel_span_part
+            self.input_mask = InputMask(
+                self.encoder.dim,
+                time_probability=config.input_mask.time_probability,
+                time_span=max(1, round(config.input_mask.time_span_ms / frame_ms)),
+                channel_probability=config.input_mask.channel_probability,
+                channel_span=max(1, round(part * self.encoder.dim)),
+            )
         self.ctc_head = nn.Linear(self.encoder.dim, vocab)
         self.decoder = None
         if config.decoder is not None:
@@ -91,6 +119,8 @@ class AsrModel(nn.Module):
     ) -> EncoderOutput:
         """Return the encoder's output for waveforms in [-1, 1]."""
         features, lengths = self.front_end(waveform, waveform_lengths, generator)
+        if self.input_mask is not None:
+            features = self.input_mask(features, lengths, generator)
         return self.encoder(features, lengths, return_layers=return_layers)
 
     def ctc_log_probs(

@@ -94,7 +94,7 @@ class Layout:
             several names for one of ours the first is written.
         prefix: before the names where the model is part of a greater one, as a fine-tuned one.
         left_out: beginnings of names that belong to no front end, encoder or unit head.
-        mark: a part of a name that no other layout has.
+        mark: beginning of a name, after the prefix, that no other layout has.
     """
 
     names: tuple[tuple[str, str], ...]

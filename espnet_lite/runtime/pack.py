@@ -9,6 +9,7 @@ from espnet_lite.runtime.packed_model import DECODER_PREFIX, PackedModel
 
 WEIGHTS = ("fp32", "bf16")
 PROBE_SECONDS = 4.0
+TRAINING_PREFIXES = ("input_mask.",)  # parts of a recognizer that only its training uses
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class PackPolicy:
 
 def apply_policy(weights: dict[str, Tensor], policy: PackPolicy) -> dict[str, Tensor]:
     """Return what is stored of fp32 `weights` (a recognizer's state dict): decoder kept or left
-    out, matrices rounded to nearest even where the policy says bf16."""
+    out, what only training uses left out, matrices rounded to nearest even where the policy says bf16."""
     kept = {
         name: tensor
         for name, tensor in weights.items()
-        if policy.decoder or not name.startswith(DECODER_PREFIX)
+        if not name.startswith(TRAINING_PREFIXES)
+        and (policy.decoder or not name.startswith(DECODER_PREFIX))
     }
     if policy.weights == "fp32":
         return kept

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
+from espnet_lite.score.pretraining import pretraining_rows
 from espnet_lite.score.results import headline_kind, headline_unit
 
 STAR = "★"
@@ -22,7 +23,19 @@ _COLUMNS = {
 }
 
 
-def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> str:
+_PRETRAINING = (
+    "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
+    " no training heard, silence counted as a phone. Accuracies are of the units of masked and of"
+    " unmasked frames on the validation set."
+)
+
+
+def results_page(
+    rows: Mapping[str, Mapping],
+    *,
+    pretrainings: Sequence[Mapping] = (),
+    notes: str | None = None,
+) -> str:
     """Return the Markdown of a recipe's results.
 
     The headline row, bold and starred, has the lowest WER on the first dev set, never on a test
@@ -32,6 +45,7 @@ def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> st
 
     Args:
         rows: `{row name: row}`, checked by `results.check_row`; at least one.
+        pretrainings: records of pre-trainings, as `read_pretrainings` returns them.
         notes: hand-written Markdown for the end of the page.
 
     Raises:
@@ -48,12 +62,18 @@ def results_page(rows: Mapping[str, Mapping], *, notes: str | None = None) -> st
         _summary(ordered),
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
+        *(["## Pre-training", _PRETRAINING, _pretrainings(pretrainings)] if pretrainings else []),
         *(_details(row) for row in ordered),
     ]
     if notes and notes.strip():
         parts += ["## Notes", notes.strip()]
     parts.append("*Written by `write_results` from `results/*.json`; edit those, not this page.*")
     return "\n\n".join(parts) + "\n"
+
+
+def _pretrainings(records: Sequence[Mapping]) -> str:
+    header, lines = pretraining_rows(records)
+    return markdown_table(header, lines)
 
 
 def _by_dev_rate(rows: Mapping[str, Mapping]) -> list[Mapping]:

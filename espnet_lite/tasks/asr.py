@@ -76,6 +76,8 @@ def build_model(
     else:
         weights, plain = read_pretrained(pretrained)
         load_pretrained_weights(model, weights, where=pretrained, pretrained_config=plain)
+        if model.input_mask is not None and "mask_embedding" in weights:
+            model.input_mask.embedding.data.copy_(weights["mask_embedding"])
     return model
 
 

@@ -35,9 +35,16 @@ def load_front_end(config_file: Path, overrides: list[str]) -> object:
 def compute_cmvn(folders: list[Path], front_end_config, *, output: Path) -> CmvnStatistics:
     """Write and return the sums over every frame of `folders`, without augmentation.
 
+    For a front end that takes no global statistics an empty file is written, of no frames, so that
+    a recipe's stages are the same for every front end.
+
     Raises:
         InputError: an audio file that cannot be read, or no frame at all.
     """
+    if front_end_config.cmvn != "global":
+        empty = CmvnStatistics(0, torch.zeros(1), torch.zeros(1))
+        save_cmvn(output, empty, {"kind": "none"})
+        return empty
     utterances = join_tables([read_data_dir(folder, need_text=False) for folder in folders])
     front_end = build_class(FRONT_ENDS, front_end_config)(front_end_config, dim=1).eval()
     loader = Loader(

@@ -31,9 +31,7 @@ from espnet_lite.tasks.phone_targets import PhoneTargets
 from espnet_lite.tasks.training import data_fingerprints, read_sets, set_cmvn
 from espnet_lite.text.tokenizer import TOKENIZER_FILES, Tokenizer
 from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
-from espnet_lite.train.optimizers import AdamWConfig
 from espnet_lite.train.options import TrainOptions
-from espnet_lite.train.schedules import WarmupLinearConfig
 from espnet_lite.train.trainer import REQUEUE, Trainer
 from espnet_lite.units.textgrid import find_textgrids, read_phones
 
@@ -61,20 +59,18 @@ class ProbeConfig:
 
 
 def probe_options(*, updates: int, lr: float, seed: int) -> dict:
-    """Return plain options under which the last update is the result: the test set chooses nothing."""
-    return to_plain(
-        TrainOptions(
-            updates=updates,
-            seed=seed,
-            precision="fp32",
-            optimizer=AdamWConfig(lr=lr, weight_decay=0.0),
-            schedule=WarmupLinearConfig(warmup_updates=updates // 10),
-            log_every=max(1, updates // 10),
-            validate_every=updates,
-            save_every=updates,
-            average_best=1,
-        )
-    )
+    """Return plain train options by which the last update is the result: test data chooses nothing."""
+    return {
+        "updates": updates,
+        "seed": seed,
+        "precision": "fp32",
+        "optimizer": {"name": "adamw", "lr": lr, "weight_decay": 0.0},
+        "schedule": {"name": "warmup_linear", "warmup_updates": updates // 10},
+        "log_every": max(1, updates // 10),
+        "validate_every": updates,
+        "save_every": updates,
+        "average_best": 1,
+    }
 
 
 def load_upstream(

@@ -172,6 +172,7 @@ def training_record(
         "criterion": config.train.criterion,
         # JSON has no infinity, which stands for a value that was not finite.
         "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
+        "dev": _dev_metrics(trainer),
         "parameters": count_parameters(training.model),
         "processes": trainer.processes.size,
         "threads": torch.get_num_threads(),  # of each process
@@ -180,6 +181,16 @@ def training_record(
         **training.facts,
         **environment.describe(),
     }
+
+
+def _dev_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the validation's metrics at the best update, from the log."""
+    best = trainer.state.best[0][1] if trainer.state.best else None
+    for line in reversed((trainer.folder / "train.jsonl").read_text().splitlines()):
+        entry = json.loads(line)
+        if entry["kind"] == "dev" and entry["update"] == best:
+            return {key: entry[key] for key in entry if key not in ("kind", "update", "minutes")}
+    return {}
 
 
 def _without_paths(arguments: list[str]) -> list[str]:

@@ -12,7 +12,6 @@ so that a run that was killed goes on where it stopped.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What units are clusters of: MFCCs for the first ones, a layer of a trained model for the next."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.features.mfcc import Mfcc
 
 
+@runtime_checkable
 class UnitFeatures(Protocol):
     """What k-means asks of features.
 
@@ -60,6 +61,7 @@ class MfccUnitFeatures:
         return add_deltas(cepstra, frame_lengths), frame_lengths
 
 
+@runtime_checkable
 class LayerOutput(Protocol):
     """What an encoder returns when asked for its layers: frames of each, and how many are valid."""
 

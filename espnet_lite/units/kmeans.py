@@ -138,13 +138,15 @@ def _lloyd(
 ) -> tuple[Float[Tensor, "clusters dim"], float, int]:
     """Return centroids after Lloyd's iterations, their mean inertia and the passes it took."""
     following, inertia, moved = _step(part, centroids)
-    for iteration in range(2, _MAX_ITERATIONS + 1):
+    passes = 1
+    while passes < _MAX_ITERATIONS:
         last, centroids = inertia, following
         following, inertia, moved = _step(part, centroids)
+        passes += 1
         if not moved and last - inertia <= tolerance * last:
             break
     # The centroids that the inertia was measured with, not those that follow.
-    return centroids, inertia, iteration
+    return centroids, inertia, passes
 
 
 def _step(

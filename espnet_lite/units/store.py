@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import safetensors
 import safetensors.torch
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -98,7 +97,7 @@ class UnitStore:
         row = self._row(utterance)
         start = int(self._index.offsets[row])
         units = self._labels[start : start + int(self._index.num_frames[row])]
-        if len(units) and not (0 <= int(units.min()) and int(units.max()) < self.clusters):
+        if len(units) and (int(units.min()) < 0 or int(units.max()) >= self.clusters):
             raise InputError(
                 f"units from {units.min()} to {units.max()} of utterance '{utterance}', expected 0 "
                 f"to {self.clusters - 1}",

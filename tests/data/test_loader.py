@@ -351,3 +351,61 @@ def test_senseless_options_are_refused(utterances):
         make_loader(utterances, batch_seconds=0)
     with pytest.raises(InputError, match=r"speed_factors \[1.0, -1.0\]"):
         make_loader(utterances, speed_factors=(1.0, -1.0))
+
+
+class Places:
+    """Labels that tell which samples they are of: one for each 100 samples of the part."""
+
+    def units_for(self, utterance, *, num_samples, start_samples, part_samples):
+        frames = np.arange(part_samples // 100, dtype=np.int64)
+        return int(utterance[-3:]) * 10**7 + num_samples * 10**3 + start_samples + 0 * frames
+
+
+def test_crops_and_their_units_are_of_the_same_place(utterances):
+    loader = make_loader(utterances, crop_seconds=0.15, targets=Places(), batch_seconds=0.45)
+    by_id = {utterance.id: utterance for utterance in utterances}
+    starts = set()
+    for epoch in range(3):
+        seen = []
+        for batch in loader.batches(epoch):
+            seen += batch.ids
+            for row, key in enumerate(batch.ids):
+                whole, _ = soundfile.read(by_id[key].audio, dtype="float32")
+                length = int(batch.waveform_lengths[row])
+                assert length == min(len(whole), 2400)
+                label = int(batch.units[row, 0])
+                assert label // 10**7 == int(key[-3:])
+                start = label % 10**7 - 10**3 * len(whole)
+                assert 0 <= start <= len(whole) - length
+                starts.add((key, start))
+                samples = batch.waveform[row, :length].numpy()
+                np.testing.assert_array_equal(samples, whole[start : start + length])
+                assert (batch.units[row, : length // 100] == label).all()
+                assert (batch.units[row, length // 100 :] == -1).all()
+        assert sorted(seen) == sorted(by_id)
+    assert len(starts) > 2 * len(by_id)  # other places in other epochs
+
+
+def test_crops_stay_when_nothing_is_shuffled_and_resume_in_the_middle(utterances):
+    options = {"crop_seconds": 0.12, "targets": Places()}
+    loader = make_loader(utterances, shuffle=False, **options)
+    first, second = list(loader.batches(0)), list(make_loader(utterances, **options).batches(4))
+    assert all(map(same, first, loader.batches(0)))
+    rest = make_loader(utterances, **options).batches(4, start=3)
+    assert all(map(same, second[3:], rest))
+
+
+def test_short_utterances_are_left_out(utterances):
+    loader = make_loader(utterances, min_seconds=0.15)
+    seen = sorted(key for batch in loader.batches(0) for key in batch.ids)
+    assert seen == [u.id for u, n in zip(utterances, LENGTHS, strict=True) if n >= 2400]
+
+
+def test_nothing_long_enough_names_the_longest(utterances):
+    with pytest.raises(InputError, match=r"no utterance of 2 s or more, the longest has 0\.24 s"):
+        make_loader(utterances, min_seconds=2)
+
+
+def test_units_and_speed_factors_are_refused_together(utterances):
+    with pytest.raises(InputError, match=r"speed_factors \[0\.9, 1\.1\] with labels of frames"):
+        make_loader(utterances, speed_factors=(0.9, 1.1), targets=Places())

@@ -87,6 +87,51 @@ def test_data_dirs_by_hand(tmp_path, suffix, has_marks):
     assert "test: 1 utterances, 1 speakers, 7 words" in done.stdout
 
 
+def test_unlabelled_folder_is_a_set_without_texts(tmp_path):
+    corpus = build_corpus(tmp_path / "an4")
+    chapter = tmp_path / "speech" / "84" / "121550"
+    chapter.mkdir(parents=True)
+    (chapter / "84-121550.trans.txt").write_text("84-121550-0000 GO\n")
+    for name in ("84-121550-0000.flac", "84-121550-0001.flac"):
+        soundfile.write(chapter / name, np.zeros(8000), 16000)
+    soundfile.write(tmp_path / "speech" / "alone.wav", np.zeros(8000), 16000)
+
+    options = ("--corpus", corpus, "--expect_official", "no")
+    done = prepare(tmp_path, *options, "--unlabelled", tmp_path / "speech")
+
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data" / "unlabelled"
+    ids = [f"121550-84-121550-84-121550-000{number}" for number in (0, 1)]
+    assert (folder / "wav.scp").read_text() == (
+        f"{ids[0]} {chapter}/84-121550-0000.flac\n{ids[1]} {chapter}/84-121550-0001.flac\n"
+        f"alone {tmp_path}/speech/alone.wav\n"
+    )
+    assert (folder / "utt2spk").read_text() == (f"{ids[0]} 121550\n{ids[1]} 121550\nalone alone\n")
+    assert not (folder / "text").exists()
+    assert done.stdout.endswith("data/unlabelled: 3 utterances without texts\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "speech: no folder, expected a folder of audio files"),
+        (lambda folder: folder.mkdir(), "speech: no audio ("),
+    ],
+    ids=["no folder", "no audio"],
+)
+def test_unlabelled_folder_that_is_none_is_one_line(tmp_path, make, message):
+    corpus = build_corpus(tmp_path / "an4")
+    make(tmp_path / "speech")
+
+    options = ("--corpus", corpus, "--expect_official", "no")
+    done = prepare(tmp_path, *options, "--unlabelled", tmp_path / "speech")
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
 def test_official_counts_are_checked(tmp_path):
     corpus = build_corpus(tmp_path / "an4")
 

@@ -71,7 +71,7 @@ def main(monkeypatch):
     from prepare import main
 
     yield main
-    for name in ("prepare", "layout", "published"):
+    for name in ("prepare", "layout", "published", "subsets"):
         sys.modules.pop(name, None)
 
 
@@ -178,6 +178,62 @@ def test_published_sets_have_the_known_sizes(published):
     assert all(len(entry.sha256) == 64 for entry in large)
     small = [entry for entry in published.values() if entry.resource == 31]
     assert [len(entry.md5) for entry in small] == [32, 32]
+
+
+def prepare_subsets(main, tmp_path: Path, *, table: str, listed: str) -> int:
+    """Make `part`, a subset of dev-clean, by a table and the list beside it."""
+    corpus = build_corpus(tmp_path / "LibriSpeech")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "subsets").write_text(table)
+    (lists / "part.list").write_text(listed)
+    options = ["--corpus", str(corpus), "--data_dir", str(tmp_path / "data")]
+    options += ["--expect_official", "no", "--subsets", str(lists / "subsets")]
+    return main([*options, "--sets", "part", "train-own"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "listed", "left"),
+    [
+        ("keep", "84-121550-0002\n84-121123-0000\n", ["84-121123-0000", "84-121550-0002"]),
+        ("keep", "8455\n\n84-121550-0001\n", ["84-121550-0001", "8455-210777-0000"]),
+        ("drop", "84\n", ["8455-210777-0000"]),
+    ],
+    ids=["utterances", "a speaker too", "drop"],
+)
+def test_subset_is_a_set_of_its_own(tmp_path, main, rule, listed, left):
+    table = f"# name, whole, rule, list\n\npart dev-clean {rule} part.list\n"
+
+    assert prepare_subsets(main, tmp_path, table=table, listed=listed) == 0
+
+    lines = (tmp_path / "data/part/text").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == left
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["part", "train-own"]
+
+
+@pytest.mark.parametrize(
+    ("table", "listed", "message"),
+    [
+        ("part dev-clean part.list\n", "84\n", "subsets:1: 'part dev-clean part.list' is not NAME"),
+        ("\npart dev-clean have part.list\n", "84\n", "subsets:2: 'part dev-clean have"),
+        (
+            "part dev-clean keep part.list\n",
+            "84\n103-1240-0000\n",
+            "part.list:2: '103-1240-0000' is no utterance and no speaker of dev-clean",
+        ),
+        ("part dev-clean keep other.list\n", "84\n", "other.list"),
+        ("part dev-other keep part.list\n", "84\n", "no set 'dev-other', there are"),
+        ("other dev-clean keep part.list\n", "84\n", "no set 'part', there are"),
+        ("part dev-clean keep part.list\n", "", "no utterances to write"),
+    ],
+    ids=["fields", "rule", "unknown name", "no list", "no whole", "not in the table", "empty"],
+)
+def test_fault_of_a_subset_is_one_line(tmp_path, main, capsys, table, listed, message):
+    assert prepare_subsets(main, tmp_path, table=table, listed=listed) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 CHAPTER = "dev-clean/84/121550"
@@ -442,8 +498,10 @@ def test_killed_while_unpacking_leaves_no_set(tmp_path, main, server, monkeypatc
     assert len(server.requests) == 1  # the archive was whole
 
 
-PARTS = "train-clean-5 train-clean-more / dev-clean-part / test-clean-part"
-OFFICIAL = "train-clean-5 / dev-clean-2 / "
+# To train on, to validate on, to test on; to pre-train on, to validate that on.
+PARTS = "train-clean-5 / dev-clean-part / test-clean-part / "
+PARTS += "train-clean-5 train-clean-more-rest / pretrain-dev"
+OFFICIAL = "train-clean-5 / dev-clean-2 /  / train-clean-5 / dev-clean-2"
 
 
 @pytest.fixture
@@ -475,7 +533,7 @@ def test_mini_chooses_the_sets_that_are_there(places, arguments, sets):
         set -euo pipefail
         recipe=$PWD/recipe
         source "$0"
-        echo "$train_sets / $dev_sets / $test_sets"
+        echo "$train_sets / $dev_sets / $test_sets / $pretrain_sets / $pretrain_dev_sets"
     """
     choose = RECIPES["mini_librispeech"] / "local" / "choose_sets.sh"
     done = subprocess.run(
@@ -488,7 +546,8 @@ def test_mini_chooses_the_sets_that_are_there(places, arguments, sets):
 
 
 def test_mini_run_sh_goes_on_with_what_is_prepared(tmp_path):
-    for name in ("train-clean-5", "train-clean-more", "dev-clean-part", "test-clean-part"):
+    scored = ("dev-clean-part", "test-clean-part")
+    for name in ("train-clean-5", "train-clean-more-rest", "pretrain-dev", *scored):
         (tmp_path / "prepared" / name).mkdir(parents=True)
 
     done = subprocess.run(

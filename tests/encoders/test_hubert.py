@@ -46,10 +46,10 @@ def features() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_blocks_are_skipped_in_training_at_the_rate_asked_for(name):
-    encoder = build(name, layers=400, layerdrop=0.25).train()
+    encoder = build(name, layers=60, layerdrop=0.5).train()
     layers = encoder(features(), LENGTHS, return_layers=True).layers
     skipped = sum(torch.equal(a, b) for a, b in itertools.pairwise(layers))
-    assert 75 <= skipped <= 125  # 100 expected, standard deviation 8.7
+    assert 15 <= skipped <= 45  # 30 expected, standard deviation 3.9
     layers = encoder.eval()(features(), LENGTHS, return_layers=True).layers
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(layers))
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_lite.data.utterance import Batch
 from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
@@ -151,6 +152,29 @@ def test_padding_and_company_change_nothing():
         assert loss.count == frames
         parts += float(loss.total)
     assert float(together.total) == pytest.approx(parts, rel=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most numbers in any tensor that an operation returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+def test_nothing_of_frames_by_clusters_by_dim_is_made():
+    head = CosineHead(CosineHeadConfig(dim=16), dim=8, clusters=50)
+    x = torch.randn(40, 8, requires_grad=True)
+    with LargestTensor() as largest:
+        torch.nn.functional.cross_entropy(head(x), torch.arange(40)).backward()
+    assert largest.numbers == 40 * 50
 
 
 def test_same_seed_same_loss_other_seed_another_mask():

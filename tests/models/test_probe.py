@@ -92,8 +92,8 @@ def test_phones_against_one_frame_at_a_time():
     torch.testing.assert_close(loss.total, total, atol=1e-5, rtol=1e-5)
     assert loss.count == 9
     metrics = {name: (float(value), count) for name, (value, count) in loss.metrics.items()}
-    assert metrics["accuracy"] == (right, 9) and metrics["accuracy_speech"] == (right_speech, 6)
-    assert metrics["silence"] == (3, 9) and speech == 6
+    assert metrics["accuracy"] == (right, 9) and metrics["accuracy_speech"] == (right_speech, 7)
+    assert metrics["silence"] == (2, 9) and speech == 7
     ours = torch.autograd.grad(loss.total, list(probe.parameters()))
     slow = torch.autograd.grad(total, list(probe.parameters()))
     for a, b in zip(ours, slow, strict=True):
@@ -110,7 +110,7 @@ def test_an_utterance_is_encoded_once_and_in_any_company():
         float(forgetful(batch_of(names)).total.detach()) for names in ("ab", "bc", "ca", "cab")
     ]
     assert losses == again
-    assert forgetful.states.upstream.calls == [] or len(forgetful.states.upstream.calls) == 4
+    assert forgetful.states.upstream.calls == [2, 2, 2, 3]
     single = sum(float(forgetful(batch_of(name)).total.detach()) for name in "abc")
     assert single == pytest.approx(losses[3], rel=1e-5)
 

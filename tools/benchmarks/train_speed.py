@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Training speed: our trainer against plain torch at its defaults, on the same model and loader.
 
-    python tools/benchmarks/train_speed.py [--peer default same_blocks] [--threads 2] [--rounds 5]
+    python tools/benchmarks/train_speed.py [--task asr] [--peer default same_blocks] [--threads 2]
 
-The model is the default recognizer: 12 blocks of 256, feed-forward 1024, subsampling of 64 channels,
-a CTC head of 500 tokens, dropout 0.1. Batches of 8 utterances of 10 s are read from FLAC files, made
+The model is the default encoder: 12 blocks of 256, feed-forward 1024, dropout 0.1, log-mel subsampled
+by 64 channels to 40 ms; as a recognizer (--task asr) with a CTC head of 500 tokens, or in HuBERT
+pre-training (--task hubert) with a cosine head of 500 units. Batches of 8 utterances of 10 s are read from FLAC files, made
 for the run, by the loader's thread; nothing is kept in memory. Sides:
 
-    ours         the trainer's update: bf16 autocast, "medium" products, our dropout and attention
+    ours         the trainer's update: bf16 autocast where the processor computes in bf16, "medium"
+                 products, our dropout and attention
     default      plain torch: fp32, default precision of products, nn.Dropout,
                  scaled_dot_product_attention, clip_grad_norm_, AdamW as torch makes it
     same_blocks  the same, with our dropout and attention
@@ -15,6 +17,8 @@ for the run, by the loader's thread; nothing is kept in memory. Sides:
 Sides take turns of a few steps, so that a disturbance meets all of them; the first step of a turn is
 not timed, because its loader starts from nothing. Medians over all timed steps. One process: what is
 set for all of it (threads, allocator) holds for every side.
+
+With --task hubert a second table follows: what masking and loss (forward and backward) are of a step.
 """
 
 import statistics
@@ -35,6 +39,8 @@ VOCAB = 500
 TOKENS = 40  # of an utterance
 CLIP = 5.0
 PEERS = ("default", "same_blocks")
+TASKS = ("asr", "hubert")
+CLUSTERS = 500
 
 
 class NumberTokenizer:
@@ -43,6 +49,20 @@ class NumberTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the ids."""
         return [int(word) for word in text.split()]
+
+
+class RandomUnits:
+    """Units of no meaning, for the loader."""
+
+    def __init__(self, grid):
+        self.grid = grid
+
+    def units_for(self, utterance, *, num_samples, start_samples, part_samples):
+        """Return a unit for every frame of the model."""
+        import numpy as np
+
+        random = np.random.default_rng(int(utterance))
+        return random.integers(CLUSTERS, size=self.grid.num_frames(part_samples))
 
 
 @dataclass
@@ -140,13 +160,14 @@ def make_corpus(folder: Path, *, utterances: int, seconds: float) -> list:
     return made
 
 
-def make_loader(utterances: list, *, batch_seconds: float):
+def make_loader(utterances: list, *, task: str, batch_seconds: float):
     """Return a loader that decodes every utterance every time."""
     from espnet_lite.data.loader import Loader
 
     return Loader(
         utterances,
-        NumberTokenizer(),
+        NumberTokenizer() if task == "asr" else None,
+        targets=RandomUnits(make_model(task).front_end.grid) if task == "hubert" else None,
         sample_rate=SAMPLE_RATE,
         batch_seconds=batch_seconds,
         seed=1,
@@ -154,17 +175,22 @@ def make_loader(utterances: list, *, batch_seconds: float):
     )
 
 
-def make_model(seed: int = 0):
-    """Return the default recognizer with a CTC head."""
+def make_model(task: str):
+    """Return the default recognizer with a CTC head, or the default HuBERT."""
     import torch
 
+    from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
     from espnet_lite.models.asr import AsrConfig, AsrModel
+    from espnet_lite.models.hubert import HubertConfig, HubertModel
 
-    torch.manual_seed(seed)
-    return AsrModel(AsrConfig(), vocab=VOCAB)
+    torch.manual_seed(0)
+    if task == "asr":
+        return AsrModel(AsrConfig(), vocab=VOCAB)
+    front_end = LogMelConfig(spec_augment=SpecAugmentConfig(frequency_masks=0, time_masks=0))
+    return HubertModel(HubertConfig(front_end=front_end), clusters=CLUSTERS)
 
 
-def ours(loader, folder: Path) -> Side:
+def ours(task: str, loader, folder: Path) -> Side:
     """Return the project's trainer at its defaults."""
     import torch
 
@@ -174,7 +200,7 @@ def ours(loader, folder: Path) -> Side:
 
     device = torch.device("cpu")
     trainer = Trainer(
-        make_model(),
+        make_model(task),
         TrainOptions(clip=CLIP),
         train_loader=loader,
         dev_loader=loader,
@@ -185,11 +211,11 @@ def ours(loader, folder: Path) -> Side:
     return Side(trainer._update, lambda: use_fast_matmul(device), loader)
 
 
-def plain_torch(loader, *, same_blocks: bool) -> Side:
+def plain_torch(task: str, loader, *, same_blocks: bool) -> Side:
     """Return a loop as torch's tutorials write it, everything at its default."""
     import torch
 
-    model = make_model()
+    model = make_model(task)
     if not same_blocks:
         use_torch_blocks(model)
     model.train()
@@ -244,10 +270,43 @@ def show(sides: dict[str, Side], *, batch_seconds: float, threads: int) -> None:
         )
 
 
+def show_parts(loader, *, step_seconds: float, repeats: int = 20) -> None:
+    """Print what masking and loss take of a pre-training step of `step_seconds`."""
+    import torch
+
+    from espnet_lite.encoders.output import EncoderOutput
+    from espnet_lite.nn.masks import valid_mask
+    from espnet_lite.numerics import use_fast_matmul
+
+    use_fast_matmul(torch.device("cpu"))
+    model = make_model("hubert").train()
+    batch = next(loader.batches(0))
+    lengths = model.front_end.grid.num_frames(batch.waveform_lengths)
+    size = int(lengths.max())
+    encoded = torch.randn(len(lengths), size, model.encoder.dim, requires_grad=True)
+    masking, losing = [], []
+    for repeat in range(repeats):
+        started = time.perf_counter()
+        hidden = model._hide(lengths, size, torch.Generator().manual_seed(repeat))
+        torch.where(hidden[..., None], model.mask_embedding, encoded.detach())
+        masked = time.perf_counter()
+        seen = valid_mask(lengths, size) & ~hidden
+        output = EncoderOutput(encoded, lengths)
+        loss, _ = model._predict(output, batch.units, hidden=hidden, seen=seen)
+        loss.backward()
+        losing.append(time.perf_counter() - masked)
+        masking.append(masked - started)
+    print("\n| part of ours | ms | % of a step |\n| --- | ---: | ---: |")
+    for name, seconds in (("masking", masking), ("loss, forward and backward", losing)):
+        median = statistics.median(seconds)
+        print(f"| {name} | {1000 * median:.2f} | {100 * median / step_seconds:.1f} |")
+
+
 @reports_input_errors
 def main(argv: list[str] | None = None) -> int:
     """Print the table."""
     arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--task", choices=TASKS, default="asr")
     arguments.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5, help="turns of each side")
@@ -265,17 +324,22 @@ def main(argv: list[str] | None = None) -> int:
         utterances = make_corpus(
             folder, utterances=args.batch_utterances * (args.steps + 1), seconds=args.seconds
         )
-        sides = {"ours": ours(make_loader(utterances, batch_seconds=batch_seconds), folder)}
+
+        def loader():
+            return make_loader(utterances, task=args.task, batch_seconds=batch_seconds)
+
+        sides = {"ours": ours(args.task, loader(), folder)}
         for peer in args.peer:
-            loader = make_loader(utterances, batch_seconds=batch_seconds)
-            sides[peer] = plain_torch(loader, same_blocks=peer == "same_blocks")
+            sides[peer] = plain_torch(args.task, loader(), same_blocks=peer == "same_blocks")
         for side in sides.values():  # first steps allocate, and oneDNN makes its primitives
             side.turn(1)
             side.step_seconds, side.wait_seconds, side.audio_seconds = [], 0.0, 0.0
         for _ in range(args.rounds):
             for side in sides.values():
                 side.turn(args.steps)
-    show(sides, batch_seconds=batch_seconds, threads=args.threads)
+        show(sides, batch_seconds=batch_seconds, threads=args.threads)
+        if args.task == "hubert":
+            show_parts(loader(), step_seconds=statistics.median(sides["ours"].step_seconds))
     return 0
 
 

@@ -8,6 +8,7 @@
 #   ./run.sh --list                            name the stages
 #   ./run.sh --stage finetune --set train.updates=500 --exp_tag short
 #   ./run.sh --stage decode --model models/NAME.esp
+#   ./run.sh --pretrain_config conf/pretrain.yaml --asr_config conf/train_asr_finetune.yaml
 set -euo pipefail
 
 recipe=$(dirname "$(realpath "${BASH_SOURCE[0]}")")

@@ -5,6 +5,7 @@
 # Usage: ./run.sh [--option value ...]
 #   ./run.sh --corpus /path/to/LibriSpeech     all stages, 100 hours
 #   ./run.sh --train_sets "train-clean-100 train-clean-360 train-other-500" --exp_tag 960h
+#   ./run.sh --pretrain_config conf/pretrain_mel.yaml --exp_tag NAME     HuBERT first; README.md has more
 #   ./run.sh --list                            name the stages
 set -euo pipefail
 

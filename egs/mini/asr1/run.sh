@@ -14,6 +14,7 @@ recipe=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 exec "$recipe/../../../utils/asr.sh" "$recipe" \
     --train_sets train --dev_sets dev --test_sets test \
     --token_type char \
+    --pretrain_config conf/pretrain.yaml --clusters 50 \
     --asr_config conf/train_asr.yaml \
     --quantize_config conf/quantize_bf16.yaml \
     --inference_config conf/decode_greedy.yaml \

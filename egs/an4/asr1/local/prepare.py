@@ -15,6 +15,9 @@ The official layout, whatever the format of the audio:
 The corpus has no development set: dev is all utterances of the training speakers named in
 dev_speakers.txt, every ninth of the sorted list from the fifth on. Utterance ids are
 SPEAKER-RECORDING-TYPE (`fash-an251-b`), as in ESPnet.
+
+--unlabelled DIR adds the set `unlabelled`, without texts: all audio below DIR, whatever its layout,
+for pre-training.
 """
 
 import re
@@ -23,8 +26,12 @@ from pathlib import Path
 
 from espnet_lite.bin.arguments import parser
 from espnet_lite.data.corpus_sets import check_counts, write_sets
-from espnet_lite.data.data_dir import Utterance
+from espnet_lite.data.data_dir import Utterance, write_data_dir
 from espnet_lite.data.download import fetch, unpack
+from espnet_lite.data.importers.assemble import assemble
+from espnet_lite.data.importers.entry import ImportOptions
+from espnet_lite.data.importers.folder import import_folder
+from espnet_lite.data.validate import validate_data_dir
 from espnet_lite.errors import InputError, reports_input_errors
 from espnet_lite.files import read_lines
 
@@ -160,6 +167,19 @@ def split_dev(utterances: list[Utterance]) -> tuple[list[Utterance], list[Uttera
     return train, dev
 
 
+def read_unlabelled(folder: Path) -> list[Utterance]:
+    """Return all audio below a folder, as utterances without texts.
+
+    A speaker is the folder that a file lies in, or the utterance where that names nobody.
+
+    Raises:
+        InputError: no such folder, no audio in it, an empty file, two utterances with one name.
+    """
+    options = ImportOptions(need_text=False)
+    rows = assemble(import_folder(folder.absolute(), options), options=options).rows
+    return [row.utterance for row in rows]
+
+
 def download_corpus(url: str, download_dir: Path) -> Path:
     """Return the folder of the downloaded corpus; fetched only when it is not there.
 
@@ -177,7 +197,7 @@ def download_corpus(url: str, download_dir: Path) -> Path:
 
 @reports_input_errors
 def main(argv: list[str] | None = None) -> int:
-    """Prepare all three sets."""
+    """Prepare all three sets, and `unlabelled` where it is asked for."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--corpus", default="", help="folder of a local copy; none: download it")
     options.add_argument("--download_dir", type=Path, default=Path("downloads"))
@@ -188,6 +208,9 @@ def main(argv: list[str] | None = None) -> int:
         choices=("yes", "no"),
         default="yes",
         help="no: do not compare the counts with the published corpus",
+    )
+    options.add_argument(
+        "--unlabelled", type=Path, help="folder of speech to pre-train on: the set `unlabelled`"
     )
     arguments = options.parse_args(argv)
     if arguments.corpus:
@@ -207,7 +230,13 @@ def main(argv: list[str] | None = None) -> int:
                 fix="get the corpus anew, or say --expect_official no for a part of it",
             )
     train, dev = split_dev(parts["train"])
+    unlabelled = read_unlabelled(arguments.unlabelled) if arguments.unlabelled else []
     write_sets({"train": train, "dev": dev, "test": parts["test"]}, arguments.data_dir)
+    if unlabelled:
+        target = arguments.data_dir / "unlabelled"
+        write_data_dir(target, unlabelled)
+        validate_data_dir(target, need_text=False)
+        print(f"{target}: {len(unlabelled)} utterances without texts")
     return 0
 
 

@@ -119,9 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
     asked = list(dict.fromkeys(" ".join(arguments.sets).split()))
     subsets = read_subsets(arguments.subsets)
-    names = list(
-        dict.fromkeys(subsets[name].whole if name in subsets else name for name in asked)
-    )
+    names = list(dict.fromkeys(subsets[name].whole if name in subsets else name for name in asked))
     if not names:
         raise InputError("--sets names no set", fix="name folders, as --sets dev-clean test-clean")
     if arguments.corpus:
@@ -150,10 +148,10 @@ def main(argv: list[str] | None = None) -> int:
                     fix="get the set anew; for a part of it say --expect_official no, better "
                     "rename its folder: results carry the name",
                 )
-    parts = {
-        name: subsets[name].of(sets[subsets[name].whole]) for name in asked if name in subsets
-    }
-    write_sets({name: parts[name] if name in parts else sets[name] for name in asked}, arguments.data_dir)
+    parts = {name: subsets[name].of(sets[subsets[name].whole]) for name in asked if name in subsets}
+    write_sets(
+        {name: parts[name] if name in parts else sets[name] for name in asked}, arguments.data_dir
+    )
     return 0
 
 
