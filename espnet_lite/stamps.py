@@ -24,7 +24,7 @@ _HASHED_BYTES = 16 << 20
 # Of a plan; class Stage says what they mean.
 _KEYWORDS = (
     *("stage", "what", "stamp", "after", "option", "given_option"),
-    *("config", "input", "output", "given", "always"),
+    *("config", "input", "output", "given", "always", "separate"),
 )
 
 
@@ -44,6 +44,9 @@ class Stage:
     outputs: list[Path] = field(default_factory=list)
     may_be_given: bool = False  # its outputs may be laid down by hand, without a run
     always: bool = False  # runs whenever it is asked for
+    # Makes its outputs each from some of its inputs and options: where fewer are asked for than last
+    # time, the rest stand. Else fewer inputs are a change.
+    separate: bool = False
 
     def title(self) -> str:
         return f"stage {self.number} {self.name}"
@@ -103,6 +106,8 @@ def parse_plan(raw: bytes) -> dict[str, Stage]:
             stage.may_be_given = True
         elif keyword == "always":
             stage.always = values == ["true"]
+        elif keyword == "separate":
+            stage.separate = True
     return stages
 
 
@@ -168,6 +173,16 @@ def _config_name(spec: str) -> str:
     return section or path
 
 
+def _configs(stage: Stage) -> dict[str, dict[str, object]]:
+    """Return the values of the stage's configs by name; of two files that disagree in a section the
+    second one's stand under FILE#section."""
+    configs: dict[str, dict[str, object]] = {}
+    for spec in stage.configs:
+        name, values = _config_name(spec), _config_values(spec)
+        configs[name if configs.get(name, values) == values else spec] = values
+    return configs
+
+
 def _missing(paths: list[Path]) -> list[Path]:
     return [path for path in paths if not path.exists()]
 
@@ -178,7 +193,7 @@ def resolve(stage: Stage, last: dict) -> dict:
     return {
         "options": stage.options,
         "given_options": given,
-        "configs": {_config_name(spec): _config_values(spec) for spec in stage.configs},
+        "configs": _configs(stage),
         "inputs": _fingerprints(stage.inputs, last.get("inputs", {})),
     }
 
@@ -213,13 +228,36 @@ def _file_changes(old: dict, new: dict) -> list[str]:
     return changes
 
 
+def _asked_for(stage: Stage, last: dict) -> dict:
+    """Return the stamp of a separate stage without what is not asked for now; others' as it is."""
+    if not stage.separate:
+        return last
+    configs = _configs(stage)
+    kept = {
+        "options": {key: last["options"][key] for key in last["options"] if key in stage.options},
+        "configs": {key: last["configs"][key] for key in last["configs"] if key in configs},
+    }
+    for kind, paths in (("inputs", stage.inputs), ("outputs", stage.outputs)):
+        asked = {str(path) for path in paths}
+        kept[kind] = {
+            path: mark
+            for path, mark in last[kind].items()
+            if path in asked or str(Path(path).parent) in asked
+        }
+    return {**last, **kept}
+
+
 def differences(stage: Stage, last: dict, now: dict) -> list[str]:
     """Return in words what changed since the stamp `last` was written."""
+    last = _asked_for(stage, last)
     changes = _changes("--", last["options"], now["options"])
     changes += _changes("--", last["given_options"], now["given_options"])
-    files = {_config_name(spec): spec.partition("#")[0] for spec in stage.configs}
+    files = {_config_name(spec): spec.partition("#")[0] for spec in reversed(stage.configs)}
+    files.update({spec: spec.partition("#")[0] for spec in stage.configs})
     for name in sorted({*last["configs"], *now["configs"]}):
         old, new = last["configs"].get(name), now["configs"].get(name)
+        if not old and not new:
+            continue  # newly a section of its config, and not set in it
         if old is None or new is None:
             changes.append(f"{name} is {'no longer' if new is None else 'newly'} its config")
         else:
@@ -261,7 +299,8 @@ def staleness(stage: Stage, *, trust_outputs: bool) -> str:
     if changes:
         return _few(changes)
     if not trust_outputs or cut_off:
-        edited = _file_changes(last["outputs"], _fingerprints(stage.outputs, last["outputs"]))
+        written = _asked_for(stage, last)["outputs"]
+        edited = _file_changes(written, _fingerprints(stage.outputs, written))
         if edited:
             return f"{_few(edited)} after the stage had written it"
     return ""

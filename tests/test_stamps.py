@@ -246,3 +246,52 @@ def test_a_refused_run_that_wrote_something_counts_as_cut_off(two):
     stamps.write_text("mid.txt", "half\n")
     stamps.withdraw(stages["make"])
     assert stages["make"].pending().exists()
+
+
+def test_of_two_files_that_disagree_in_a_section_a_change_of_either_is_seen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stage = stamps.Stage(2, "dump", configs=["a.yaml#mels", "b.yaml#mels", "b.yaml#unset"])
+
+    def record(first: int, second: int) -> dict:
+        (tmp_path / "a.yaml").write_text(f"mels: {first}\n")
+        (tmp_path / "b.yaml").write_text(f"mels: {second}\n")
+        return stamps.resolve(stage, {})
+
+    before = record(80, 80)
+    assert stamps.differences(stage, before, record(40, 80)) == [
+        "b.yaml#mels is newly its config",
+        "a.yaml: mels 80 → 40",
+    ]
+    assert stamps.differences(stage, before, record(80, 40)) == ["b.yaml#mels is newly its config"]
+    before = record(80, 40)
+    assert stamps.differences(stage, before, record(80, 20)) == ["b.yaml: mels 40 → 20"]
+    assert stamps.differences(stage, before, record(20, 40)) == ["a.yaml: mels 80 → 20"]
+    # A section that an older stamp did not know, and that nobody sets, is no change.
+    del before["configs"]["unset"]
+    assert stamps.differences(stage, before, record(80, 40)) == []
+
+
+def test_a_separate_stage_stands_where_fewer_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        stamps.write_text(tmp_path / "data" / name / "list", f"{name}\n")
+
+    def stages(*names: str, separate: bool = True) -> dict[str, stamps.Stage]:
+        return plan(
+            *("@stage", "2", "dump", "@stamp", "dump.json", *(["@separate"] * separate)),
+            *("@option", "rate=16000", *(f"limits of {name}=30" for name in names)),
+            *("@input", *(f"data/{name}" for name in names)),
+            *("@output", *(f"dump/{name}" for name in names)),
+        )
+
+    both = stages("one", "two")
+    run(both, "dump", ("dump/one/list", "1\n"), ("dump/two/list", "2\n"))
+    assert not stamps.check(stages("two"), "dump").run
+    assert stamps.check(stages("two", separate=False), "dump").run
+    stamps.write_text(tmp_path / "data" / "three" / "list", "three\n")
+    assert "--limits of three not given" in stamps.check(stages("two", "three"), "dump").why
+    (tmp_path / "data/two/list").unlink()
+    assert stamps.check(stages("two"), "dump").why == "data/two/list is gone"
+    assert not stamps.check(stages("one"), "dump").run
+    (tmp_path / "dump/one/list").write_text("edited\n")
+    assert "dump/one/list changed" in stamps.check(stages("one"), "dump").why

@@ -109,7 +109,7 @@ case $token_type in
         ;;
 esac
 asr_name=asr_$(stem "$(stem "$asr_config" train)" asr)_$token_name
-[[ -z $pretrained ]] || asr_name+=_from_$(stem "$pretrained" pretrain)
+[[ -z $pretrained ]] || asr_name+=_from_$pretrained_name
 asr_name=${asr_name/#asr_asr_/asr_}${exp_tag:+_$exp_tag}
 asr_exp=$expdir/$asr_name
 tokens=$dumpdir/tokens_$token_name
@@ -138,32 +138,44 @@ if [[ -n $noise_dir ]]; then
 fi
 
 # What the statistics of the features depend on, in the config and in --set.
-feature_keys=(model.front_end.name model.front_end.num_mels model.front_end.sample_rate)
+features=(name num_mels sample_rate cmvn)
+feature_keys=("${features[@]/#/model.front_end.}")
 feature_overrides() { # feature_overrides ARRAY OVERRIDE...: set ARRAY to those of features
-    local -n found=$1
+    local -n kept=$1
     local override
-    found=()
+    kept=()
     for override in "${@:2}"; do
-        [[ " ${feature_keys[*]} " != *" ${override%%=*} "* ]] || found+=("$override")
+        [[ " model model.front_end ${feature_keys[*]} " != *" ${override%%=*} "* ]] ||
+            kept+=("$override")
     done
 }
 feature_overrides front_end_list "${set_list[@]}"
 feature_overrides pretrain_front_end_list "${pretrain_set_list[@]}"
 pretrain_features=()
 ((${#pretrain_list[@]} == 0)) || pretrain_features=(@option "pretrain_sets=${pretrain_list[*]}"
-    "${pretrain_front_end_list[@]/#/pretrain_set }"
-    @config "${feature_keys[@]/#/${pretrain_configs[0]}#}" @output "$pretrain_cmvn")
+    "${pretrain_front_end_list[@]/#/pretrain_set }")
+each_iteration describe_statistics
+
+limits_of() { # limits_of SET: set the array limits to how long an utterance of it may be
+    # An error rate counts every utterance: nothing is left out of a set that is scored.
+    limits=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
+    [[ " ${eval_list[*]} " != *" $1 "* ]] || limits=(--keep_all)
+}
+limits_of_all=()
+for word in "${all_list[@]}"; do
+    limits_of "$word"
+    limits_of_all+=("limits of $word=${limits[*]}")
+done
 
 # What each stage is made from: a stage runs again when one of these changed.
 describe 1 data "corpus → $datadir/<set>" \
-    @stamp "$datadir/.stamps/data.json" @given \
+    @stamp "$datadir/.stamps/data.json" @given @separate \
     @given_option "corpus=$corpus" "local_data_opts=$local_data_opts" \
     @output "${all_list[@]/#/$datadir/}"
 describe 2 dump "validate, cut, resample, drop too short or long with counts; CMVN → $dumpdir/<set>" \
-    @stamp "$dumpdir/.stamps/dump.json" @after data \
-    @option "sets=${all_list[*]}" "sample_rate=$sample_rate" "min_seconds=$min_seconds" \
-    "max_seconds=$max_seconds" "audio_format=$audio_format" "channel=$channel" \
-    "allow_pipes=$allow_pipes" \
+    @stamp "$dumpdir/.stamps/dump.json" @after data @separate \
+    @option "${limits_of_all[@]}" "sample_rate=$sample_rate" "audio_format=$audio_format" \
+    "channel=$channel" "allow_pipes=$allow_pipes" ${cmvn:+"train_sets=${train_list[*]}"} \
     "${front_end_list[@]/#/set }" @config "${feature_keys[@]/#/$asr_config#}" \
     @input "${all_list[@]/#/$datadir/}" @output "${all_list[@]/#/$dumpdir/}" ${cmvn:+"$cmvn"} \
     "${pretrain_features[@]}"
@@ -177,7 +189,7 @@ describe 6 finetune "train the recognizer → $asr_exp" \
     @stamp "$expdir/.stamps/$asr_name.finetune.json" @after dump tokens @always "$fresh" \
     @config "$asr_config" @option "${set_list[@]/#/set }" \
     @input "${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}" "$tokens" \
-    ${pretrained:+"$pretrained"} @after ${pretraining:+"$pretraining"} \
+    "${pretrained_inputs[@]}" @after ${pretraining:+"$pretraining"} \
     @output "$asr_exp/model.safetensors" "$asr_exp/model.json"
 describe 7 quantize "pack weights, tokenizer and features into one file → $packed" \
     @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune \
@@ -203,26 +215,24 @@ stage_data() {
 }
 
 stage_dump() {
-    local set_name limits arguments=()
+    local set_name limits text arguments=()
     arguments=(--audio_format "$audio_format")
     [[ -z $channel ]] || arguments+=(--channel "$channel")
     [[ $allow_pipes == false ]] || arguments+=(--allow_pipes)
     for set_name in "${all_list[@]}"; do
-        # An error rate counts every utterance: nothing is left out of a set that is scored.
-        limits=(--min_seconds "$min_seconds" --max_seconds "$max_seconds")
-        [[ " ${eval_list[*]} " != *" $set_name "* ]] || limits=(--keep_all)
-        # What is pre-trained on alone needs no text.
-        [[ " ${train_list[*]} ${eval_list[*]} " == *" $set_name "* ]] || limits+=(--no_text)
+        limits_of "$set_name"
+        text=()
+        if [[ " ${train_list[*]} ${eval_list[*]} " != *" $set_name "* &&
+            -e $datadir/$set_name/wav.scp && ! -e $datadir/$set_name/text ]]; then
+            text=(--no_text) # only pre-trained on
+        fi
         run dump_data --data_dir "$datadir/$set_name" --dump_dir "$dumpdir/$set_name" \
-            --sample_rate "$sample_rate" "${limits[@]}" "${arguments[@]}"
+            --sample_rate "$sample_rate" "${limits[@]}" "${text[@]}" "${arguments[@]}"
     done
     if [[ -n $cmvn ]]; then
         statistics "$asr_config" "$cmvn" front_end_list "${train_list[@]/#/$dumpdir/}"
     fi
-    if [[ -n $pretrain_cmvn ]]; then
-        statistics "${pretrain_configs[0]}" "$pretrain_cmvn" pretrain_front_end_list \
-            "${pretrain_list[@]/#/$dumpdir/}"
-    fi
+    each_iteration make_statistics # those of the same config are made once
 }
 
 statistics() { # statistics CONFIG FILE OVERRIDES SET...: mean and variance of the features of sets
@@ -284,7 +294,8 @@ each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
 require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
-    ${model:+"$model"} ${nlsyms:+"$nlsyms"}
+    ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
+[[ -z $pretrained || -n $pretraining || -n $model ]] || require "$pretrained"
 if [[ $dry_run == true ]]; then
     show_stages
 else

@@ -163,38 +163,40 @@ describe() {
     plan+=(@stage "$1" "$2" @what "${@:3}")
 }
 
-# stage_name NUMBER_OR_NAME: set the variable found to the name of a stage.
-stage_name() {
+# find_stages NUMBER_OR_NAME: set the array found to the positions of the stages that are meant: of
+# one by its name, of all with its number.
+find_stages() {
     local name known=()
+    found=()
     for name in "${stage_names[@]}"; do
-        if [[ $1 == "$name" || $1 == "${stage_number[$name]}" ]]; then
-            found=$name
-            return
-        fi
+        [[ $1 != "$name" && $1 != "${stage_number[$name]}" ]] || found+=("${#known[@]}")
         known+=("${stage_number[$name]} $name")
     done
+    ((${#found[@]} == 0)) || return 0
     die "unknown stage '$1'$(nearest "$1" "${stage_names[@]}"), expected one of:$(printf ' %s,' "${known[@]}" | sed 's/,$//')"
 }
 
-# choose_stages [SKIPPED...]: fill the array chosen from --stage, --stop_stage and --skip_stages.
+# choose_stages [SKIPPED...]: fill the array chosen from --stage, --stop_stage and --skip_stages. A
+# range goes by the order in which stages run, which is not that of their numbers: 4 5 4 5.
 choose_stages() {
-    local name word number found="" first last skipped=" $* "
-    stage_name "${stage:-${stage_names[0]}}"
-    first=${stage_number[$found]}
-    stage_name "${stop_stage:-${stage_names[-1]}}"
-    last=${stage_number[$found]}
-    ((first <= last)) || die "--stage $first comes after --stop_stage $last"
+    local name word position found=() first last skipped=" $* "
+    find_stages "${stage:-${stage_names[0]}}"
+    first=${found[0]}
+    find_stages "${stop_stage:-${stage_names[-1]}}"
+    last=${found[-1]}
+    ((first <= last)) ||
+        die "--stage ${stage_names[first]} comes after --stop_stage ${stage_names[last]}"
     for word in ${skip_stages//,/ }; do
-        stage_name "$word"
-        skipped+="$found "
+        find_stages "$word"
+        for position in "${found[@]}"; do
+            skipped+="${stage_names[position]} "
+        done
     done
-    for name in "${stage_names[@]}"; do
-        number=${stage_number[$name]}
-        if ((number >= first && number <= last)) && [[ $skipped != *" $name "* ]]; then
-            chosen+=("$name")
-        fi
+    for name in "${stage_names[@]:first:last-first+1}"; do
+        [[ $skipped == *" $name "* ]] || chosen+=("$name")
     done
-    ((${#chosen[@]} > 0)) || die "nothing to run: every stage from $first to $last is skipped"
+    ((${#chosen[@]} > 0)) ||
+        die "nothing to run: every stage from ${stage_names[first]} to ${stage_names[last]} is skipped"
 }
 
 print_stages() {

@@ -22,6 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     front_end = load_front_end(Path(parsed.config), parsed.overrides)
     folders = [Path(folder) for folder in parsed.data_dirs]
     statistics = compute_cmvn(folders, front_end, output=Path(parsed.output))
+    if statistics is None:
+        print(f"{parsed.output}: up to date, the audio and the features are the same")
+        return 0
     if statistics.frames == 0:
         print(f"{parsed.output}: empty, this front end takes no global statistics")
         return 0

@@ -2,7 +2,7 @@
 
 Lossless 16-bit mono audio of the right rate stays where it is; everything else is decoded once and
 written as 16-bit FLAC. With --audio_format ark all audio is written, into Kaldi archives of about
-1 GB. The dump is a data directory with utt2num_samples.
+1 GB. The dump is a data directory with utt2num_samples. One that was made of the same is left as it is.
 """
 
 import argparse
@@ -66,7 +66,13 @@ def main(argv: list[str] | None = None) -> int:
         allow_pipes=args.allow_pipes,
         threads=args.threads,
         audio_format=args.audio_format,
+        only_if_changed=True,
     )
+    if report is None:
+        print(
+            f"{args.dump_dir}: up to date, {args.data_dir} and the options are what it is made of"
+        )
+        return 0
     where = f" into {report.archives} archives" if report.archives else ""
     print(
         f"{args.dump_dir}: {report.seconds / 3600:.3f} hours, {report.utterances} utterances, "

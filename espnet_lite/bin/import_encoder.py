@@ -1,6 +1,6 @@
 """Import a HuBERT of Hugging Face, torchaudio or fairseq as an experiment folder of pre-training.
 
-What stands in it, config.yaml and model.safetensors, is what pretrain_hubert writes: fine-tune it, or
+What stands in it, config.yaml and model.safetensors, is what train_hubert writes: fine-tune it, or
 take units from its layers.
 """
 

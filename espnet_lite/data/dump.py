@@ -24,6 +24,13 @@ import soundfile
 from espnet_lite.data.ark import ArchiveWriter, archive_name
 from espnet_lite.data.audio import resample, to_int16
 from espnet_lite.data.data_dir import Utterance, read_data_dir
+from espnet_lite.data.made_of import (
+    audio_digest,
+    content_digests,
+    is_made_of,
+    tables_of,
+    write_record,
+)
 from espnet_lite.data.recording import Recording, open_recording, utterance_named
 from espnet_lite.data.tables import write_table
 from espnet_lite.data.target_folder import check_target
@@ -35,6 +42,7 @@ AUDIO_FORMATS = ("flac", "ark")
 # Recordings that each thread may be ahead of the one written next: bounds what waits in memory.
 _AHEAD_OF_THREAD = 4
 _MOST_NAME_BYTES = 255
+_RECORD = ".made_of.json"  # in the dump
 
 
 @dataclass
@@ -64,7 +72,8 @@ def dump_data_dir(
     threads: int = 2,
     audio_format: str = "flac",
     archive_bytes: int = 10**9,
-) -> DumpReport:
+    only_if_changed: bool = False,
+) -> DumpReport | None:
     """Write `target` as a data directory ready for training, whole or not at all.
 
     Args:
@@ -79,6 +88,8 @@ def dump_data_dir(
             the encoded audio of its recording.
         audio_format: "flac" for a file an utterance, "ark" for archives of all audio.
         archive_bytes: an archive that has as many is full.
+        only_if_changed: do nothing, and return None, where the target was made of the same source
+            with the same options and nobody touched it since.
 
     Raises:
         InputError: the source breaks a rule, audio cannot be read as its header says (the
@@ -87,8 +98,17 @@ def dump_data_dir(
     """
     if audio_format not in AUDIO_FORMATS:
         raise unknown_name("audio format", audio_format, AUDIO_FORMATS)
-    validate_data_dir(source, need_text=need_text, allow_pipes=allow_pipes)
     target = Path(target)
+    made_of = {
+        "tables": content_digests(tables_of(Path(source))),
+        "audio": audio_digest(Path(source) / "wav.scp"),
+        "target": os.path.abspath(target),
+        "format": [sample_rate, channel, audio_format, archive_bytes],
+        "rules": [min_seconds, repr(max_seconds), need_text, allow_pipes],  # JSON has no infinity
+    }
+    if only_if_changed and is_made_of(target / _RECORD, made_of):
+        return None
+    validate_data_dir(source, need_text=need_text, allow_pipes=allow_pipes)
     check_target(target, sources=[source])
     utterances = read_data_dir(source, need_text=need_text)
     report = DumpReport()
@@ -125,6 +145,8 @@ def dump_data_dir(
         outcome.count(report, sample_rate)
         if report.written == 0:
             (folder / "audio").rmdir()
+        audio = [folder / "audio"] if report.written else []
+        write_record(folder / _RECORD, made_of, [*tables_of(folder), *audio])
     return report
 
 

@@ -144,11 +144,18 @@ class Loader:
                 where="data.speed_factors",
                 fix="set it to [1.0]",
             )
-        self.num_samples = self._all_num_samples()
-        if int(self.num_samples.max()) < self.min_samples:
+        if self.crop_samples is not None and self.crop_samples < self.min_samples:
             raise InputError(
-                f"no utterance of {min_seconds:g} s or more, the longest has "
-                f"{self.num_samples.max() / sample_rate:.2f} s",
+                f"crop_seconds {crop_seconds:g} are less than min_seconds {min_seconds:g}, so that "
+                "every utterance is too short",
+                where="data.crop_seconds",
+            )
+        self.num_samples = self._all_num_samples()
+        longest = int(self.num_samples.argmax())
+        if self.num_samples[longest] < self.min_samples:
+            raise InputError(
+                f"no utterance of {min_seconds:g} s or more, the longest, "
+                f"'{utterances[longest].id}', has {self.num_samples[longest] / sample_rate:.2f} s",
                 where="data.min_seconds",
                 fix="lower it",
             )
@@ -169,6 +176,23 @@ class Loader:
                 where="short_only_seconds",
                 fix="raise it, or set short_only_epochs to 0",
             )
+
+    def long_enough(self) -> np.ndarray:
+        """Return for each utterance whether it has `min_seconds`: the others are in no batch."""
+        return self.num_samples >= self.min_samples
+
+    def check_targets(self) -> None:
+        """Look up the labels of every utterance that is in a batch.
+
+        Raises:
+            InputError: an utterance without labels, or of another length than they were made of.
+        """
+        counts, used = self.num_samples.tolist(), self.long_enough().tolist()
+        for utterance, num_samples, is_used in zip(self.utterances, counts, used, strict=True):
+            if is_used:
+                self.targets.units_for(
+                    utterance.id, num_samples=num_samples, start_samples=0, part_samples=0
+                )
 
     def num_batches(self, epoch: int) -> int:
         """Return the number of batches in an epoch (counted from 0)."""
@@ -285,7 +309,12 @@ class Loader:
         return taken.tolist(), starts.astype(np.int64).tolist()
 
     def _units(
-        self, positions: np.ndarray, chosen: list[Utterance], *, starts: list[int], lengths: list[int]
+        self,
+        positions: np.ndarray,
+        chosen: list[Utterance],
+        *,
+        starts: list[int],
+        lengths: list[int],
     ) -> torch.Tensor | None:
         if self.targets is None:
             return None

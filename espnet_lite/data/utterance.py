@@ -42,7 +42,6 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on `device`."""
 
-
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 

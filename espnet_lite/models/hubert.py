@@ -66,10 +66,13 @@ class CosineHead(nn.Module):
         self.embeddings = nn.Parameter(torch.empty(clusters, config.dim).uniform_())
 
     def forward(self, x: Float[Tensor, "frames dim"]) -> Float[Tensor, "frames clusters"]:
-        """Return logits."""
-        projected = functional.normalize(self.project(x).float(), dim=-1)
-        units = functional.normalize(self.embeddings, dim=-1)
-        return functional.linear(projected / self.temperature, units)
+        """Return logits, in fp32 also where the rest is bf16, which rounds a logit near 1 / temperature to
+        a thirty-second: many units would tie."""
+        projected = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            projected = functional.normalize(projected.float(), dim=-1)
+            units = functional.normalize(self.embeddings.float(), dim=-1)
+            return functional.linear(projected / self.temperature, units)
 
 
 class SoftmaxHead(nn.Module):
@@ -108,7 +111,10 @@ class HubertConfig:
 
     def __post_init__(self):
         check_numbers(self, "input_dropout", at_least=0, below=1)
-        check_numbers(self, "feature_penalty feature_gradient unmasked_weight", at_least=0)
+        check_numbers(self, "feature_penalty unmasked_weight", at_least=0)
+        # Not 0: processes that train together wait for a gradient of every weight that is trained.
+        # What is not to be trained is named in train.frozen_parts.
+        check_numbers(self, "feature_gradient", above=0)
         if self.inner_layers:
             check_numbers(self, "inner_layers", at_least=1, at_most=self.encoder.layers)
 
@@ -163,9 +169,7 @@ class HubertModel(nn.Module):
         )
         local = scale_gradient(local, self.config.feature_gradient)
         valid = valid_mask(lengths, local.size(1))
-        units = batch.units[:, : local.size(1)]
-        if units.shape != local.shape[:2] or not torch.equal(units != UNIT_PADDING, valid):
-            raise ValueError(f"{tuple(units.shape)} units for {tuple(local.shape[:2])} frames")
+        units = _padded_units(batch.units, lengths, local.size(1))
         x = self.input_dropout(self.front_end.project(local))
         hidden = self._hide(lengths, x.size(1), generator)
         x = torch.where(hidden[..., None], self.mask_embedding.to(x.dtype), x)
@@ -174,7 +178,8 @@ class HubertModel(nn.Module):
         total, metrics = self._predict(output, units, hidden=hidden, seen=valid & ~hidden)
         metrics["masked"] = (count, int(valid.sum()))
         if self.config.feature_penalty > 0:
-            penalty = local[valid].float().square().mean()
+            squares = local[valid].float().square()
+            penalty = squares.sum() / max(1, squares.numel())  # 0 where no clip has a frame
             total = total + self.config.feature_penalty * penalty * count
             metrics["feature_penalty"] = (penalty.detach() * count, count)
         metrics["loss"] = (total.detach(), count)
@@ -218,6 +223,19 @@ class HubertModel(nn.Module):
         return total, metrics
 
 
+def _padded_units(
+    units: Int[Tensor, "batch width"], lengths: Int[Tensor, "batch"], size: int
+) -> Int[Tensor, "batch size"]:
+    """Return the units as wide as the padded frames, after making sure that each frame has one."""
+    labelled = units != UNIT_PADDING
+    counts = labelled.sum(dim=1)
+    if not torch.equal(counts, lengths) or not torch.equal(
+        labelled, valid_mask(lengths, units.size(1))
+    ):
+        raise ValueError(f"{counts.tolist()} units for {lengths.tolist()} frames")
+    return functional.pad(units, (0, size - units.size(1)), value=UNIT_PADDING)
+
+
 def _cross_entropy(
     logits: Float[Tensor, "frames clusters"], units: Int[Tensor, "frames"]
 ) -> tuple[Tensor, Tensor]:
@@ -239,7 +257,5 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def scale_gradient(x: Float[Tensor, "*shape"], factor: float | int) -> Float[Tensor, "*shape"]:
-    """Return `x`, whose gradient is multiplied by `factor` on its way back; 0 stops it."""
-    if factor == 1:
-        return x
-    return x.detach() if factor == 0 else _ScaledGradient.apply(x, float(factor))
+    """Return `x`, whose gradient is multiplied by `factor` on its way back."""
+    return x if factor == 1 else _ScaledGradient.apply(x, float(factor))

@@ -53,16 +53,17 @@ class InputMask(nn.Module):
             return x
         if generator is None:
             raise ValueError("masks in training need a torch.Generator")
-        if self.time_probability > 0:
-            hidden = span_mask(
-                lengths,
-                x.size(1),
-                probability=self.time_probability,
-                span=self.time_span,
-                min_spans=0,
-                generator=generator,
-            )
-            x = torch.where(hidden[..., None], self.embedding.to(x.dtype), x)
+        # Also with probability 0: the embedding then has a gradient, of zeros, which processes that
+        # train together wait for.
+        hidden = span_mask(
+            lengths,
+            x.size(1),
+            probability=self.time_probability,
+            span=self.time_span,
+            min_spans=0,
+            generator=generator,
+        )
+        x = torch.where(hidden[..., None], self.embedding.to(x.dtype), x)
         if self.channel_probability > 0:
             hidden = span_mask(
                 torch.full_like(lengths, x.size(2)),

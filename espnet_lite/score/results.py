@@ -260,10 +260,11 @@ def _decoded(folder: Path, sha256: str) -> dict:
 
 
 def _scored(folder: Path) -> dict:
-    """Return the part of `score.json` that a row keeps: all but the speakers."""
+    """Return the part of `score.json` that a row keeps: of the speakers, errors and tokens by the
+    row's main rate."""
     path = folder / "score" / "score.json"
     scored = read_json(path, fix=SCORE_AGAIN)
-    kept = {}
+    kept, main = {}, "per" if "per" in scored else "wer"
     kinds = (
         ("phones", "per", "wer", "cer", "ter")
         if "per" in scored
@@ -275,6 +276,9 @@ def _scored(folder: Path) -> dict:
         kept[key] = scored[key]
         if isinstance(kept[key], dict):
             kept[key] = {k: v for k, v in kept[key].items() if k != "speakers"}
+            if key == main and "speakers" in scored[key]:
+                counts = {name: one["counts"] for name, one in scored[key]["speakers"].items()}
+                kept[key]["speakers"] = {n: [c["err"], c["tokens"]] for n, c in counts.items()}
     return kept
 
 

@@ -1,6 +1,5 @@
 """The training of a recognizer: joins configuration, data, model and trainer."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,11 @@ from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrain
 from espnet_lite.tasks.training import (
     Training,
     data_fingerprints,
+    pretraining_record,
     read_sets,
     run_training,
     set_cmvn,
+    weights_file,
 )
 from espnet_lite.text.tokenizer import TOKENIZER_FILES, Tokenizer
 from espnet_lite.train.experiment import fingerprint
@@ -154,7 +155,7 @@ def train_asr(
         inputs["tokens"] = fingerprint(_tokenizer_files(tokenizer_dir))
         inputs["cmvn"] = fingerprint([cmvn_file]) if cmvn_file else None
         if pretrained is not None:
-            inputs["pretrained"] = fingerprint([_weights_file(pretrained)])
+            inputs["pretrained"] = fingerprint([weights_file(pretrained)])
         return Training(
             config=config,
             model=model,
@@ -162,7 +163,7 @@ def train_asr(
             dev_loader=dev_loader,
             inputs=inputs,
             save_beside=lambda folder: tokenizer.save(folder / "tokenizer"),
-            facts={} if pretrained is None else {"pretrained": _pretraining_record(pretrained)},
+            facts={} if pretrained is None else {"pretrained": pretraining_record(pretrained)},
         )
 
     return run_training(
@@ -173,19 +174,6 @@ def train_asr(
         device_name=device_name,
         command=command,
     )
-
-
-def _weights_file(pretrained: Path) -> Path:
-    return pretrained / "model.safetensors" if pretrained.is_dir() else pretrained
-
-
-def _pretraining_record(pretrained: Path) -> dict[str, object]:
-    """Return what a results table says of the pre-training that a recognizer began from."""
-    record = {}
-    if (pretrained / "model.json").is_file():
-        record = json.loads((pretrained / "model.json").read_text(encoding="utf-8"))
-    kept = ("config", "seed", "updates", "minutes", "core_minutes", "clusters", "pretrained")
-    return {"name": pretrained.stem, **{key: record[key] for key in kept if key in record}}
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

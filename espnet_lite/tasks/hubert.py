@@ -1,22 +1,27 @@
 """HuBERT pre-training: joins configuration, units, data, model and trainer."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from espnet_lite.config import check_numbers, from_plain, load_config
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import UtteranceTable
+from espnet_lite.errors import InputError
 from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.models.hubert import HubertConfig, HubertModel
 from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrained
 from espnet_lite.tasks.training import (
     Training,
     data_fingerprints,
+    pretraining_record,
     read_sets,
     run_training,
     set_cmvn,
+    weights_file,
 )
 from espnet_lite.train.experiment import fingerprint
 from espnet_lite.train.options import TrainOptions
@@ -36,6 +41,11 @@ class PretrainDataOptions:
         check_numbers(self, "batch_seconds crop_seconds", above=0)
         check_numbers(self, "min_seconds", at_least=0)
         check_numbers(self, "max_batch_utterances", at_least=1)
+        if self.crop_seconds is not None and self.crop_seconds < self.min_seconds:
+            raise ValueError(
+                f"crop_seconds {self.crop_seconds} are less than min_seconds {self.min_seconds}, so"
+                " that every utterance is too short"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,12 @@ def build_loaders(
     grid: FrameGrid,
 ) -> tuple[Loader, Loader]:
     """Return the shuffled training loader and the validation loader, both with units at the frames
-    of `grid`; the validation's utterances are cropped at places that stay."""
+    of `grid`; the validation's utterances are cropped at places that stay.
+
+    Raises:
+        InputError: nothing is long enough, something is too short to be masked, or the units are of
+            other data.
+    """
     loaders = []
     for utterances, shuffle in ((train, True), (dev, False)):
         loaders.append(
@@ -73,7 +88,26 @@ def build_loaders(
                 targets=units.targets(grid),
             )
         )
+        _check_spans(loaders[-1], config, grid)
+        loaders[-1].check_targets()
     return loaders[0], loaders[1]
+
+
+def _check_spans(loader: Loader, config: PretrainConfig, grid: FrameGrid) -> None:
+    """Refuse an utterance of fewer frames than a masked span: a batch of such ones teaches nothing."""
+    used = np.flatnonzero(loader.long_enough())
+    shortest = int(used[loader.num_samples[used].argmin()])
+    frames = grid.num_frames(int(loader.num_samples[shortest]))
+    mask = config.model.mask
+    span = mask.span_frames(grid.frame_ms)
+    if frames < span:
+        enough = (grid.window_samples + (span - 1) * grid.shift_samples) / grid.sample_rate
+        raise InputError(
+            f"utterance '{loader.utterances[shortest].id}' has {frames} frames, of which no span of "
+            f"{span} ({mask.span_ms:g} ms) can be masked",
+            where="data.min_seconds",
+            fix=f"set it to {math.ceil(1000 * enough) / 1000:g} or more, or lower model.mask.span_ms",
+        )
 
 
 def train_hubert(
@@ -106,6 +140,8 @@ def train_hubert(
         else:
             weights, plain = read_pretrained(initial)
             load_pretrained_weights(model, weights, where=initial, pretrained_config=plain)
+            if "mask_embedding" in weights:
+                model.mask_embedding.data.copy_(weights["mask_embedding"])
         train_loader, dev_loader = build_loaders(
             config,
             read_sets(train_dirs, need_text=False),
@@ -116,6 +152,10 @@ def train_hubert(
         inputs = data_fingerprints(train_dirs, dev_dirs, tables=("wav.scp",))
         inputs["units"] = units.identity
         inputs["cmvn"] = fingerprint([cmvn_file]) if cmvn_file else None
+        facts = {"clusters": units.clusters, "units": units.description}
+        if initial is not None:
+            inputs["init"] = fingerprint([weights_file(initial)])
+            facts["pretrained"] = pretraining_record(initial)
         return Training(
             config=config,
             model=model,
@@ -123,7 +163,8 @@ def train_hubert(
             dev_loader=dev_loader,
             inputs=inputs,
             save_beside=None,
-            facts={"clusters": units.clusters, "units": units.description},
+            facts=facts,
+            tag_option="--pretrain_tag",
         )
 
     return run_training(

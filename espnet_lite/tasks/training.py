@@ -21,6 +21,7 @@ from espnet_lite.features.cmvn import load_cmvn
 from espnet_lite.files import write_text
 from espnet_lite.locks import folder_lock
 from espnet_lite.numerics import pick_device, use_fast_matmul
+from espnet_lite.score.results import read_json
 from espnet_lite.train.distributed import joined_processes
 from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
 from espnet_lite.train.trainer import REQUEUE, Trainer
@@ -36,6 +37,7 @@ class Training:
         inputs: a hash of each kind of input; a training goes on only with the same ones.
         save_beside: writes what else belongs into the experiment folder, given the folder.
         facts: further entries of the training's record.
+        tag_option: of a recipe, with which another configuration gets a name of its own.
     """
 
     config: object
@@ -45,6 +47,7 @@ class Training:
     inputs: dict[str, str | None]
     save_beside: Callable[[Path], None] | None
     facts: dict[str, object]
+    tag_option: str = "--exp_tag"
 
 
 def run_training(
@@ -93,12 +96,17 @@ def run_training(
                 trainer.check_criterion()
                 if fresh:
                     move_aside(expdir)
-                open_experiment(expdir, to_plain(training.config), training.inputs, command)
+                open_experiment(
+                    expdir,
+                    to_plain(training.config),
+                    training.inputs,
+                    command,
+                    schema=type(training.config),
+                    tag_option=training.tag_option,
+                )
                 if training.save_beside is not None:
                     training.save_beside(expdir)
-                utterances = len(training.train_loader.num_samples)
-                size = count_parameters(training.model)
-                print(f"{expdir}: {size / 1e6:.2f} M parameters, {utterances} utterances")
+                print(f"{expdir}: {_sizes(training)}")
         done = trainer.run()
         if processes.is_first and not done:
             print(f"{expdir}: saved after update {trainer.state.update}; run again to go on")
@@ -145,6 +153,35 @@ def data_fingerprints(
     }
 
 
+def weights_file(pretrained: Path) -> Path:
+    """Return the file with the weights of a pre-training, given its folder or that file."""
+    return pretrained / "model.safetensors" if pretrained.is_dir() else pretrained
+
+
+def pretraining_record(pretrained: Path) -> dict[str, object]:
+    """Return what a results table says of the pre-training that a training began from.
+
+    Raises:
+        InputError: its model.json is damaged.
+    """
+    record, name = {}, pretrained.stem
+    if pretrained.is_dir():
+        name = pretrained.name
+        if (pretrained / "model.json").is_file():
+            record = read_json(pretrained / "model.json")
+    kept = ("config", "seed", "updates", "minutes", "core_minutes", "clusters", "pretrained")
+    return {"name": name, **{key: record[key] for key in kept if key in record}}
+
+
+def _sizes(training: Training) -> str:
+    """Return in words how large model and data are, and what of the data is left out."""
+    loader = training.train_loader
+    used, size = int(loader.long_enough().sum()), count_parameters(training.model)
+    short = len(loader.num_samples) - used
+    left_out = f", {short} more are too short (data.min_seconds)" if short else ""
+    return f"{size / 1e6:.2f} M parameters, {used} utterances{left_out}"
+
+
 def count_parameters(model: nn.Module) -> int:
     """Return the number of weights."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -155,7 +192,8 @@ def training_record(
 ) -> dict:
     """Return what a results table says of a training: length, cost, seed, commit, machine."""
     config, state = training.config, trainer.state
-    num_samples = trainer.train_loader.num_samples
+    loader = trainer.train_loader
+    num_samples = loader.num_samples[loader.long_enough()]
     rate = trainer.train_loader.sample_rate
     return {
         "config": config_file.name,
@@ -183,13 +221,14 @@ def training_record(
     }
 
 
-def _dev_metrics(trainer: Trainer) -> dict[str, float]:
-    """Return the validation's metrics at the best update, from the log."""
+def _dev_metrics(trainer: Trainer) -> dict[str, float | None]:
+    """Return the validation's metrics at the best update, from the log; None: it was not finite."""
     best = trainer.state.best[0][1] if trainer.state.best else None
     for line in reversed((trainer.folder / "train.jsonl").read_text().splitlines()):
         entry = json.loads(line)
         if entry["kind"] == "dev" and entry["update"] == best:
-            return {key: entry[key] for key in entry if key not in ("kind", "update", "minutes")}
+            shown = [key for key in entry if key not in ("kind", "update", "minutes")]
+            return {key: entry[key] if math.isfinite(entry[key]) else None for key in shown}
     return {}
 
 

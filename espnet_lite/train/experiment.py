@@ -6,7 +6,7 @@ import shlex
 import time
 from pathlib import Path
 
-from espnet_lite.config import dump_yaml, read_yaml
+from espnet_lite.config import dump_yaml, from_plain, read_yaml, to_plain
 from espnet_lite.errors import InputError
 from espnet_lite.files import write_text
 from espnet_lite.train.checkpoint import checkpoints, remove_leftovers
@@ -39,11 +39,13 @@ def fingerprint(paths: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_changes(folder: Path, started: dict, asked: dict) -> None:
+def refuse_changes(
+    folder: Path, started: dict, asked: dict, *, tag_option: str = "--exp_tag"
+) -> None:
     """Raise unless `asked` equals what the folder was started with, or is only longer.
 
     Raises:
-        InputError: names each changed key with both values, --exp_tag and --fresh.
+        InputError: names each changed key with both values, `tag_option` and --fresh.
     """
     old, new = flatten(started), flatten(asked)
     changed = [
@@ -55,12 +57,25 @@ def refuse_changes(folder: Path, started: dict, asked: dict) -> None:
         raise InputError(
             f"was trained with another configuration: {', '.join(changed)}",
             where=folder,
-            fix="give the new one a name with --exp_tag NAME, or start anew with --fresh",
+            fix=f"give the new one a name with {tag_option} NAME, or start anew with --fresh",
         )
 
 
 def _only_longer(key: str, old: dict, new: dict) -> bool:
     return key == LENGTH and key in old and key in new and new[key] > old[key]
+
+
+def _with_defaults(plain: dict, schema: type | None) -> dict:
+    """Return a configuration with the defaults of keys that are newer than it.
+
+    One that the schema does not take is returned as it is: it has keys that no longer are.
+    """
+    if schema is None:
+        return plain
+    try:
+        return to_plain(from_plain(schema, plain))
+    except InputError:
+        return plain
 
 
 def move_aside(folder: Path) -> None:
@@ -73,7 +88,15 @@ def move_aside(folder: Path) -> None:
         print(f"{folder}: moved aside to {aside.name}")
 
 
-def open_experiment(folder: Path, config: dict, inputs: dict, command: list[str]) -> None:
+def open_experiment(
+    folder: Path,
+    config: dict,
+    inputs: dict,
+    command: list[str],
+    *,
+    schema: type | None = None,
+    tag_option: str = "--exp_tag",
+) -> None:
     """Make the folder ready for a run: refuse a changed config, write config.yaml and run.sh.
 
     Args:
@@ -81,11 +104,16 @@ def open_experiment(folder: Path, config: dict, inputs: dict, command: list[str]
         config: the resolved configuration, plain.
         inputs: names and hashes of what is read, plain.
         command: the program and its arguments, kept in run.sh.
+        schema: dataclass of the configuration: a key that is newer than the experiment then counts
+            as its default. None: every key must be there.
+        tag_option: named in the message about a changed config, as what gives it another name.
     """
     config_file, inputs_file = folder / "config.yaml", folder / "inputs.json"
     if checkpoints(folder / "checkpoints"):
-        refuse_changes(folder, read_yaml(config_file), config)
-        refuse_changes(folder, json.loads(inputs_file.read_text(encoding="utf-8")), inputs)
+        started = _with_defaults(read_yaml(config_file), schema)
+        refuse_changes(folder, started, config, tag_option=tag_option)
+        read = json.loads(inputs_file.read_text(encoding="utf-8"))
+        refuse_changes(folder, read, inputs, tag_option=tag_option)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "checkpoints").mkdir(exist_ok=True)
     remove_leftovers(folder)

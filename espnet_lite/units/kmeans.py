@@ -24,7 +24,7 @@ _GPU_CHUNK_SCORES = 1 << 25
 # k-means++, whose cost grows with k², draws the first centroids from so many frames a cluster.
 _FIRST_FRAMES_PER_CLUSTER = 48
 _FIRST_FRAMES = 8192  # at least
-_GROWTH = 4  # of the parts; the largest but the whole is copied, so a quarter of the memory
+_GROWTH = 4  # of the parts
 # A part has settled when an iteration lowers the inertia by less than this. A larger part follows
 # anyhow, and the mean of m frames is off by 1/m of a cluster's inertia.
 _TOLERANCE = 2.0e-3
@@ -73,12 +73,12 @@ def fit_kmeans(
         # Distances are differences of large numbers where frames lie far from 0.
         shift = _mean(frames)
         first = min(count, max(_FIRST_FRAMES, _FIRST_FRAMES_PER_CLUSTER * clusters))
-        seeds = _part(frames, first, generator) - shift
+        seeds = _Part(frames, shift, _drawn(frames, first, generator)).rows(slice(None))
         centroids = _plus_plus(seeds, clusters=clusters, generator=generator)
         passes = 0.0
         for size in _sizes(first, count):
             is_last = size == count
-            part = _PartOfFrames(_part(frames, size, generator), shift)
+            part = _Part(frames, shift, _drawn(frames, size, generator))
             centroids, inertia, iterations = _lloyd(
                 part, centroids, tolerance=_LAST_TOLERANCE if is_last else _TOLERANCE
             )
@@ -96,7 +96,7 @@ def assign(
     """
     with exact_float32_matmul(), torch.autocast(frames.device.type, enabled=False):
         shift = _mean(centroids)
-        part = _PartOfFrames(frames, shift)
+        part = _Part(frames, shift)
         labels = torch.empty(part.count, dtype=torch.int64, device=frames.device)
         distances = torch.empty(part.count, dtype=torch.float32, device=frames.device)
         for rows, _, nearest, distance in part.nearest(centroids.float() - shift):
@@ -105,23 +105,40 @@ def assign(
     return labels, distances
 
 
-class _PartOfFrames:
-    """Frames that are gone through in chunks, around a point near their middle."""
+class _Part:
+    """Some of the frames, gone through in chunks, around a point near their middle."""
 
-    def __init__(self, frames: Float[Tensor, "n dim"], shift: Float[Tensor, "dim"]):
-        self.frames = frames
-        self.shift = shift
-        self.count = frames.size(0)
+    def __init__(
+        self,
+        frames: Float[Tensor, "n dim"],
+        shift: Float[Tensor, "dim"],
+        index: Int[Tensor, "size"] | None = None,
+    ):
+        """Hold frames.
+
+        Args:
+            frames: not copied.
+            shift: taken from each frame.
+            index: which frames; None for all.
+        """
+        self._frames = frames
+        self._shift = shift
+        self._index = index
+        self.count = frames.size(0) if index is None else index.size(0)
+
+    def rows(self, which: slice | Int[Tensor, "rows"]) -> Float[Tensor, "rows dim"]:
+        """Return these frames of the part around the shift."""
+        return self._frames[which if self._index is None else self._index[which]] - self._shift
 
     def nearest(self, centroids: Float[Tensor, "clusters dim"]):
         """Yield (rows, frames around the shift, nearest centroid, squared distance) of each chunk."""
-        on_cpu = self.frames.device.type == "cpu"
+        on_cpu = self._frames.device.type == "cpu"
         scores = _CPU_CHUNK_SCORES if on_cpu else _GPU_CHUNK_SCORES
         chunk = max(256, scores // centroids.size(0))
         half_norms = centroids.square().sum(dim=1) / 2
         for start in range(0, self.count, chunk):
             rows = slice(start, min(start + chunk, self.count))
-            x = self.frames[rows].float() - self.shift
+            x = self.rows(rows)
             # |x - c|² / 2 without |x|² / 2, which is the same for all centroids.
             score = torch.addmm(half_norms, x, centroids.t(), alpha=-1)
             # numpy's argmin is five times as fast as torch's on a CPU.
@@ -134,7 +151,7 @@ class _PartOfFrames:
 
 
 def _lloyd(
-    part: _PartOfFrames, centroids: Float[Tensor, "clusters dim"], *, tolerance: float
+    part: _Part, centroids: Float[Tensor, "clusters dim"], *, tolerance: float
 ) -> tuple[Float[Tensor, "clusters dim"], float, int]:
     """Return centroids after Lloyd's iterations, their mean inertia and the passes it took."""
     following, inertia, moved = _step(part, centroids)
@@ -150,7 +167,7 @@ def _lloyd(
 
 
 def _step(
-    part: _PartOfFrames, centroids: Float[Tensor, "clusters dim"]
+    part: _Part, centroids: Float[Tensor, "clusters dim"]
 ) -> tuple[Float[Tensor, "clusters dim"], float, bool]:
     """Return the means of the frames of each centroid, the mean inertia and if any was empty.
 
@@ -174,7 +191,7 @@ def _step(
         farthest = distances.topk(empty.numel())
         # Frames that all lie on centroids: there are fewer different ones than clusters.
         moved = bool(farthest.values[0] > 0)
-        following[empty] = part.frames[farthest.indices].float() - part.shift
+        following[empty] = part.rows(farthest.indices)
     return following, float(total) / part.count, moved
 
 
@@ -204,16 +221,18 @@ def _sizes(first: int, count: int) -> list[int]:
     return sizes
 
 
-def _part(
+def _drawn(
     frames: Float[Tensor, "n dim"], size: int, generator: torch.Generator
-) -> Float[Tensor, "size dim"]:
-    """Return `size` random frames: one of each of `size` stretches, so all of the corpus has a say."""
+) -> Int[Tensor, "size"] | None:
+    """Return random frames: one of each of `size` stretches, so all of the corpus has a say.
+
+    None for all of them.
+    """
     if size == frames.size(0):
-        return frames.float()
+        return None
     edges = torch.arange(size + 1, dtype=torch.int64) * frames.size(0) // size
     place = torch.rand(size, dtype=torch.float64, generator=generator)
-    index = edges[:-1] + (place * edges.diff()).long()
-    return frames[index.to(frames.device)].float()
+    return (edges[:-1] + (place * edges.diff()).long()).to(frames.device)
 
 
 def _plus_plus(

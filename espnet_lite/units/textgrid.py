@@ -117,17 +117,18 @@ class _Reader:
             return []
         tiers = []
         for _ in range(self._count()):
-            kind, name = self._take("string"), self._take("string")
+            kind = self._take("string")
+            if kind not in ("IntervalTier", "TextTier"):
+                raise self._fault(f"tier of class '{kind}', expected IntervalTier or TextTier")
+            name = self._take("string")
             self._take("number")
             self._take("number")
             if kind == "IntervalTier":
                 tiers.append(IntervalTier(name, self._intervals()))
-            elif kind == "TextTier":
-                for _ in range(self._count()):
-                    self._take("number")
-                    self._take("string")
-            else:
-                raise self._fault(f"tier of class '{kind}', expected IntervalTier or TextTier")
+                continue
+            for _ in range(self._count()):
+                self._take("number")
+                self._take("string")
         return tiers
 
     def _intervals(self) -> list[Interval]:

@@ -136,8 +136,8 @@ def test_again_and_with_two_processes(made, dump, tmp_path, capsys):
     assert make_units.main(arguments_of(dump, tmp_path / "units", "--nj", "1")) == 0
     assert content(tmp_path / "units") == content(made)
     out = capsys.readouterr().out
-    assert "12 centroids of 317 of 317 frames: inertia " in out
-    assert "375 units of 10 ms in 6 utterances; inertia " in out and "mean segment" in out
+    assert "12 centroids of 312 of 312 frames: inertia " in out
+    assert "370 units of 10 ms in 6 utterances; inertia " in out and "mean segment" in out
 
 
 def in_process(commands, logs, *, threads):
@@ -183,7 +183,7 @@ def test_resumed_after_a_kill(made, dump, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert make_units.main(arguments) == 0
     assert "centroids of a run that was cut off" in capsys.readouterr().out
-    assert sum(labelled) + sum(written) == 375
+    assert sum(labelled) + sum(written) == 370
     assert content(tmp_path / "units") == content(made)
     assert not shards.exists()
 
@@ -203,10 +203,10 @@ def test_a_small_sample(dump, tmp_path, capsys):
     """40 frames of 39 numbers are 6,240 bytes."""
     more = ("--sample_megabytes", "0.00624")
     assert make_units.main(arguments_of(dump, tmp_path / "units", *more)) == 0
-    assert "12 centroids of 40 of 317 frames" in capsys.readouterr().out
+    assert "12 centroids of 40 of 312 frames" in capsys.readouterr().out
     more = ("--sample_hours", "0.0004")  # 1.44 s: the longest utterance has 1.1
     assert make_units.main(arguments_of(dump, tmp_path / "hours", *more)) == 0
-    assert UnitStore(tmp_path / "hours").description["fit"]["frames"] < 317
+    assert UnitStore(tmp_path / "hours").description["fit"]["frames"] < 312
 
 
 CONFIG = {
@@ -279,7 +279,7 @@ def test_layer_features_refuse_nothing_short():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--clusters", "400"), "317 frames for 400 clusters"),
+        (("--clusters", "400"), "312 frames for 400 clusters"),
         (("--clusters", "0"), "--clusters: 0 clusters, expected 1 to 32767"),
         (("--clusters", "40000"), "--clusters: 40000 clusters, expected 1 to 32767"),
         (

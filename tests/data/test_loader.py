@@ -402,8 +402,11 @@ def test_short_utterances_are_left_out(utterances):
 
 
 def test_nothing_long_enough_names_the_longest(utterances):
-    with pytest.raises(InputError, match=r"no utterance of 2 s or more, the longest has 0\.24 s"):
+    said = r"no utterance of 2 s or more, the longest, 'spk008-utt016', has 0\.24 s"
+    with pytest.raises(InputError, match=said):
         make_loader(utterances, min_seconds=2)
+    with pytest.raises(InputError, match=r"crop_seconds 0\.1 are less than min_seconds 0\.2"):
+        make_loader(utterances, min_seconds=0.2, crop_seconds=0.1)
 
 
 def test_units_and_speed_factors_are_refused_together(utterances):

@@ -198,12 +198,39 @@ def test_silence_gives_finite_loss_and_gradients():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("seconds", [(1.6, 0.02), (0.02,)])
+def test_a_clip_without_a_frame_changes_nothing(seconds):
+    model = build(feature_penalty=10.0, inner_layers=(1,))
+    loss = model(make_batch(model, seconds=seconds))
+    loss.total.backward()
+    assert math.isfinite(loss.total) and (loss.count > 0) == (len(seconds) > 1)
+    for name, parameter in model.named_parameters():
+        # One that has none would keep processes that train together waiting.
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
 def test_units_of_another_length_are_refused():
     model = build()
     batch = make_batch(model)
-    batch.units = batch.units[:, :-2]
-    with pytest.raises(ValueError, match="units for"):
-        model(batch)
+    expected = model(batch).total
+    units = batch.units
+    batch.units = torch.nn.functional.pad(units, (0, 3), value=-1)
+    assert torch.equal(model(batch).total, expected)
+    for wrong in (units[:, :-2], torch.nn.functional.pad(units, (0, 1), value=2), units.flip(1)):
+        batch.units = wrong
+        with pytest.raises(ValueError, match="units for"):
+            model(batch)
+
+
+def test_logits_are_fp32_where_the_rest_is_bf16():
+    head = CosineHead(CosineHeadConfig(dim=6), dim=8, clusters=50)
+    x = torch.randn(40, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected = head.project(x)
+        logits = head(x)
+    assert projected.dtype == torch.bfloat16 and logits.dtype == torch.float32
+    cosine = torch.cosine_similarity(projected.float()[:, None], head.embeddings, dim=2)
+    torch.testing.assert_close(logits, cosine / 0.1, rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_is_scaled_and_value_is_not():
@@ -212,4 +239,4 @@ def test_gradient_is_scaled_and_value_is_not():
     assert torch.equal(y, x)
     y.square().sum().backward()
     torch.testing.assert_close(x.grad, 0.1 * 2 * x.detach())
-    assert not scale_gradient(x, 0).requires_grad
+    assert scale_gradient(x, 1) is x

@@ -56,3 +56,10 @@ def test_the_embedding_learns():
     mask = build(time_probability=0.5)
     mask(x(), LENGTHS, generator()).sum().backward()
     assert (mask.embedding.grad > 0).all()
+
+
+def test_an_embedding_that_is_never_used_has_a_gradient_of_zeros():
+    mask = build()
+    masked = mask(x(), LENGTHS, generator())
+    masked.sum().backward()
+    assert torch.equal(masked, x()) and not mask.embedding.grad.any()

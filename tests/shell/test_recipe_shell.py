@@ -21,10 +21,11 @@ exec "{ROOT}/utils/asr.sh" "$(dirname "$(realpath "$0")")" --token_type bpe --vo
 DATA_SH = """#!/usr/bin/env bash
 set -euo pipefail
 printf 'data.sh' >> "$FAKE_LOG"; printf ' [%s]' "$@" >> "$FAKE_LOG"; echo >> "$FAKE_LOG"
-for set_name in train dev test; do
+for set_name in train dev test more; do
     mkdir -p "$2/$set_name"
     echo "u1 a.wav" > "$2/$set_name/wav.scp"
-    echo "u1 hello" > "$2/$set_name/text"
+    echo "u1 100" > "$2/$set_name/utt2num_samples"
+    [[ $set_name == more ]] || echo "u1 hello" > "$2/$set_name/text"
 done
 """
 ALL = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
@@ -125,7 +126,7 @@ def test_list_names_the_stages_by_number(recipe):
         (["--vocab_sise", "3"], "unknown option '--vocab_sise' (did you mean '--vocab_size'?)"),
         (["--stage", "decoed"], "unknown stage 'decoed' (did you mean 'decode'?), expected one of"),
         (["--stage", "4"], "unknown stage '4', expected one of: 1 data, 2 dump, 3 tokens,"),
-        (["--stage", "9", "--stop_stage", "dump"], "--stage 9 comes after --stop_stage 2"),
+        (["--stage", "9", "--stop_stage", "dump"], "--stage decode comes after --stop_stage dump"),
         (["--nj"], "option --nj needs a value"),
         (["--exp_tag", "--fresh"], "option --exp_tag needs a value"),
         (["--nj", "zero"], "--nj zero: expected a whole number from 1"),
@@ -436,3 +437,182 @@ def test_a_program_that_ends_without_its_output_is_a_fault(recipe, tmp_path):
     lazy.write_text("#!/bin/sh\nexit 0\n")
     err = recipe.run(code=2)
     assert "stage 1 data: ended without writing data/train" in err
+
+
+PRETRAIN = ["--pretrain_config", "conf/pretrain.yaml", "--pretrain_sets", "train more"]
+TWICE = [*PRETRAIN, "--iters", "1,2", "--clusters", "100,200", "--unit_layers", "4"]
+ALL_TWICE = [*ALL[:3], "units", "pretrain", "units_2", "pretrain_2", *ALL[3:]]
+
+
+@pytest.fixture(scope="module")
+def pretrained_once(tmp_path_factory) -> Recipe:
+    recipe = Recipe(tmp_path_factory.mktemp("pretrained"))
+    for name in ("pretrain.yaml", "pretrain_other.yaml"):
+        recipe.write_config(name, "train: {updates: 10}\nmodel: {front_end: {num_mels: 80}}")
+    assert recipe.stages_run(recipe.run(*TWICE)) == ALL_TWICE
+    return recipe
+
+
+@pytest.fixture
+def pretrained(pretrained_once, recipe) -> Recipe:
+    """A recipe whose two iterations of pre-training, and all after them, have run: a copy."""
+    shutil.copytree(pretrained_once.folder, recipe.folder, dirs_exist_ok=True)
+    shutil.copy(pretrained_once.log, recipe.log)
+    return recipe
+
+
+def command_of(recipe: Recipe, program: str) -> list[str]:
+    """Return the lines of the log in which a program was called, without brackets."""
+    lines = recipe.log.read_text().splitlines()
+    return [re.sub(r" \[([^]]*)\]", r" \1", x) for x in lines if x.split()[0] == program]
+
+
+def test_iterations_are_made_of_each_other(pretrained):
+    dumps = command_of(pretrained, "dump_data")
+    assert [("more" in line, "--no_text" in line) for line in dumps].count((True, True)) == 1
+    assert sum("--no_text" in line for line in dumps) == 1
+    assert command_of(pretrained, "make_units") == [
+        "make_units --data_dirs dump/train dump/more --label_dirs dump/dev --features mfcc "
+        f"--sample_rate 16000 --clusters 100 --sample_megabytes 512 --nj {os.cpu_count()} "
+        "--output exp/units_pretrain_it1",
+        "make_units --data_dirs dump/train dump/more --label_dirs dump/dev --model "
+        f"exp/pretrain_it1 --layer 4 --clusters 200 --sample_megabytes 512 --nj {os.cpu_count()} "
+        "--output exp/units_pretrain_it2",
+    ]
+    assert command_of(pretrained, "train_hubert")[1] == (
+        "train_hubert --config conf/pretrain.yaml --train_dirs dump/train dump/more --dev_dirs "
+        "dump/dev --units exp/units_pretrain_it2 --cmvn dump/cmvn_pretrain.safetensors "
+        "--expdir exp/pretrain_it2"
+    )
+    (trained,) = command_of(pretrained, "train_asr")
+    assert trained.endswith("--expdir exp/asr_bpe30_from_it2 --pretrained exp/pretrain_it2")
+    assert pretrained.run(*TWICE).count("up to date") == len(ALL_TWICE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--iters", "2,1"], "--iters 2,1: expected rising numbers, as 1,2"),
+        (["--iters", "two"], "--iters two: expected iterations from 1 to 9, as 1,2"),
+        (["--clusters", "100,0"], "--clusters 100,0: expected whole numbers from 1, as 100,500"),
+        (["--unit_layers", "-1"], "--unit_layers -1: expected whole numbers, as 6,9"),
+        (["--pretrain_config", "conf/pretrain.yaml,conf/no.yaml"], "conf/no.yaml: no such file"),
+        (["--pretrained", "exp/none"], "exp/none: no such file or folder"),
+        (["--pretrain_sets", " ", "--train_sets", " "], "--train_sets are empty, expected names"),
+        (["--pretrain_dev_sets", " "], "--pretrain_dev_sets and --dev_sets are empty, expected"),
+        (["--pretrained", "none", "--stage", "units"], "unknown stage 'units'"),
+        (["--stage", "units_2", "--stop_stage", "pretrain"], "--stage units_2 comes after --stop"),
+        (["--alignments", "nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_a_mistake_of_the_pre_training_is_one_line(pretrained, arguments, expected):
+    err = pretrained.run(*TWICE, *arguments, code=2)
+    assert err.startswith("error: ") and expected in err and err.count("\n") == 1
+    assert pretrained.programs() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--stage units --stop_stage units", ["units"]),
+        ("--stage units_2 --stop_stage units_2", ["units_2"]),
+        ("--stage 4 --stop_stage 5", ["units", "pretrain", "units_2", "pretrain_2"]),
+        ("--stage pretrain --stop_stage units_2", ["pretrain", "units_2"]),
+        ("--stage 5 --stop_stage 6 --skip_stages 5", ["units_2", "finetune"]),
+        (
+            "--stage 4 --stop_stage pretrain_2 --skip_stages units,pretrain",
+            ["units_2", "pretrain_2"],
+        ),
+    ],
+)
+def test_a_range_of_stages_goes_by_their_order(pretrained, arguments, expected):
+    out = pretrained.run(*TWICE, "--dry_run", *arguments.split())
+    assert re.findall(r"^stage \d+ (\w+): up to date$", out, flags=re.M) == expected
+    assert out.count("\n") == len(expected)
+
+
+def test_iteration_2_alone_and_the_command_that_mends_what_it_is_made_of(pretrained):
+    alone = [*PRETRAIN, "--clusters", "100,200", "--unit_layers", "4", "--iters", "2"]
+    assert pretrained.run(*alone).count("up to date") == len(ALL_TWICE) - 2
+    (pretrained.folder / "exp" / "pretrain_it1" / "model.safetensors").unlink()
+    err = pretrained.run(*alone, "--stage", "units_2", code=2)
+    assert "needs stage 5 pretrain, which is stale: exp/pretrain_it1/model.safetensors" in err
+    words = err.partition("run it: ./run.sh ")[2].split()
+    assert words[-6:] == ["--iters", "1,2", "--stage", "pretrain", "--stop_stage", "units_2"]
+    words = [word.replace("\\", "") for word in words]
+    place = words.index("--pretrain_sets") + 1
+    words[place : place + 2] = ["train more"]
+    assert pretrained.stages_run(pretrained.run(*words)) == ["pretrain", "units_2"]
+
+
+def test_another_recognizer_leaves_the_pre_training_as_it_is(pretrained):
+    """Its training set gets statistics, sets come and go; none of that is what units are made of."""
+    fewer = [*TWICE, "--train_sets", "more test", "--test_sets", "", "--exp_tag", "b"]
+    out = pretrained.run(*fewer, "--stop_stage", "pretrain_2")
+    assert pretrained.stages_run(out) == ["dump", "tokens"]
+    assert (pretrained.folder / "dump" / "more" / "cmvn.safetensors").exists()
+    out = pretrained.run(*TWICE, "--stop_stage", "pretrain_2")
+    assert pretrained.stages_run(out) == ["dump"]
+    scratch = [*TWICE, "--pretrained", "none"]  # asks for fewer sets
+    out = pretrained.run(*scratch, "--stage", "finetune", "--stop_stage", "finetune")
+    assert pretrained.stages_run(out) == ["finetune"]
+    assert "exp/asr_bpe30]" in pretrained.log.read_text()
+
+
+def test_a_given_encoder_names_the_recognizer(pretrained):
+    tag = ["--pretrain_tag", "v1.5", "--stop_stage", "finetune"]
+    pretrained.run(*TWICE, *tag)
+    assert "--expdir exp/asr_bpe30_from_v1.5_it2 " in command_of(pretrained, "train_asr")[0]
+    (pretrained.folder / "models").mkdir()
+    (pretrained.folder / "models" / "base.safetensors").write_text("weights\n")
+    for given, name in (
+        ("exp/pretrain_v1.5_it1/", "v1.5_it1"),
+        ("models/base.safetensors", "base"),
+    ):
+        pretrained.run(*TWICE, "--pretrained", given, "--stop_stage", "finetune")
+        (trained,) = command_of(pretrained, "train_asr")
+        assert trained.endswith(
+            f"--expdir exp/asr_bpe30_from_{name} --pretrained {given.strip('/')}"
+        )
+
+
+def test_each_config_has_the_statistics_of_its_features(pretrained):
+    pretrained.write_config("pretrain_other.yaml", "model: {front_end: {num_mels: 40}}")
+    both = [*TWICE, "--pretrain_config", "conf/pretrain.yaml,conf/pretrain_other.yaml"]
+    out = pretrained.run(*both, "--stop_stage", "pretrain_2")
+    assert pretrained.stages_run(out) == ["dump", "pretrain_2"]
+    made = [line.split("--config ")[1] for line in command_of(pretrained, "compute_cmvn")]
+    assert made[-1] == ("conf/pretrain_other.yaml --output dump/cmvn_pretrain_other.safetensors")
+    (trained,) = command_of(pretrained, "train_hubert")
+    assert "--cmvn dump/cmvn_pretrain_other.safetensors --expdir exp/pretrain_it2" in trained
+
+
+@pytest.mark.parametrize("config", ["train_asr.yaml", "pretrain.yaml"])
+def test_features_that_change_in_one_config_alone_are_seen(pretrained, config):
+    pretrained.write_config(config, "train: {updates: 10}\nmodel: {front_end: {num_mels: 40}}")
+    out = pretrained.run(*TWICE, "--stop_stage", "dump")
+    assert pretrained.stages_run(out) == ["dump"]
+    assert f"conf/{config}" in out
+
+
+def test_overrides_of_features_reach_the_statistics(pretrained):
+    overrides = ["--pretrain_set", "model.front_end={name: log_mel, num_mels: 40}"]
+    overrides += ["--pretrain_set", "model.front_end.cmvn=none", "--pretrain_set", "train.seed=3"]
+    out = pretrained.run(*TWICE, *overrides, "--dry_run", "--stop_stage", "pretrain")
+    assert "stage 5 pretrain: would run, if stage 4 units changes" in out
+    made = [line for line in out.splitlines() if " -m espnet_lite.bin.compute_cmvn" in line]
+    assert [line.count("--set") for line in made] == [0, 2, 2]
+    trained = next(line for line in out.splitlines() if "train_hubert" in line)
+    assert trained.endswith("--set train.seed=3")
+
+
+def test_phones_that_are_given_later_are_compared_without_new_units(pretrained):
+    (pretrained.folder / "grids").mkdir()
+    out = pretrained.run(*TWICE, "--alignments", "grids", "--stop_stage", "pretrain_2")
+    assert pretrained.stages_run(out) == ["pretrain", "pretrain_2"]
+    assert command_of(pretrained, "score_units")[0] == (
+        "score_units --units exp/units_pretrain_it1 --alignments grids "
+        "--output exp/units_pretrain_it1.phones.json"
+    )
+    (recorded, _) = command_of(pretrained, "write_pretraining")
+    assert recorded.endswith("--results_dir . --phones exp/units_pretrain_it1.phones.json")

@@ -121,11 +121,11 @@ def test_without_tiers(tmp_path):
         ("xmin = 0\n            xmax = 0.5", "xmin = 0\n            xmax = half", 18, '"say "'),
         ("xmin = 0.12", "xmin = 0.10", 43, "interval from 0.1 s, the one before ends at 0.12 s"),
         ("xmax = 0.12", "xmax = -1", 40, "interval from 0 s to -1 s runs backwards"),
-        ('text = "EY1"', 'text = "EY1', 49, "sil"),
+        ('text = "EY1"', 'text = "EY1', 49, "a quote that is not closed"),
         ('text = "sil"', 'text = "sil', 49, "a quote that is not closed"),
         ("intervals: size = 3", "intervals: size = 4", 50, "ends here, expected a number"),
         ("intervals: size = 3", "intervals: size = 2.5", 37, "2.5, expected a count"),
-        ('"TextTier"', '"PitchTier"', 25, "tier of class 'PitchTier'"),
+        ('"TextTier"', '"PitchTier"', 24, "tier of class 'PitchTier'"),
     ],
 )
 def test_faults(tmp_path, old, new, line, message):

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from espnet_lite.bin.arguments import parser
 from espnet_lite.errors import InputError, reports_input_errors
 
-BLOCK_FRAMES = 20_000  # 200 s of speech at 100 frames a second
+BLOCK_SECONDS = 200  # of speech in a batch
 SETTINGS = {39: (100, 100.0), 256: (500, 25.0)}  # dim: clusters, frames a second
 
 # Runs in the peers' Python: argument file.json with frames (.npy blocks), clusters, threads, output.
@@ -63,8 +63,9 @@ def drawn_frames(count: int, dim: int, seed: int) -> Iterator:
     generator = torch.Generator().manual_seed(seed)
     scale = torch.linspace(2.0, 0.2, dim)
     states = 2 * torch.randn(400, dim, generator=generator) * scale
-    for start in range(0, count, BLOCK_FRAMES):
-        size = min(BLOCK_FRAMES, count - start)
+    block = int(BLOCK_SECONDS * SETTINGS[dim][1])
+    for start in range(0, count, block):
+        size = min(block, count - start)
         runs = torch.randint(400, (size // 6 + 2,), generator=generator)
         which = runs.repeat_interleave(6)[: size + 6]
         ramp = (torch.arange(size) % 6 / 6.0)[:, None]
