@@ -288,7 +288,8 @@ def test_a_separate_stage_stands_where_fewer_is_asked_for(tmp_path, monkeypatch)
     run(both, "dump", ("dump/one/list", "1\n"), ("dump/two/list", "2\n"))
     assert not stamps.check(stages("two"), "dump").run
     assert stamps.check(stages("two", separate=False), "dump").run
-    stamps.write_text(tmp_path / "data" / "three" / "list", "three\n")
+    for folder in ("data", "dump"):
+        stamps.write_text(tmp_path / folder / "three" / "list", "three\n")
     assert "--limits of three not given" in stamps.check(stages("two", "three"), "dump").why
     (tmp_path / "data/two/list").unlink()
     assert stamps.check(stages("two"), "dump").why == "data/two/list is gone"

@@ -232,7 +232,7 @@ stage_dump() {
     if [[ -n $cmvn ]]; then
         statistics "$asr_config" "$cmvn" front_end_list "${train_list[@]/#/$dumpdir/}"
     fi
-    each_iteration make_statistics # those of the same config are made once
+    each_iteration make_statistics
 }
 
 statistics() { # statistics CONFIG FILE OVERRIDES SET...: mean and variance of the features of sets

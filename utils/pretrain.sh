@@ -81,13 +81,24 @@ cmvn_of() {
     printf '%s' "$dumpdir/cmvn_$name.safetensors"
 }
 
+# config_is_new ITERATION: succeed where no iteration before it has the same config.
+config_is_new() {
+    local i config
+    config=$(nth "$1" "${pretrain_configs[@]}")
+    for ((i = 1; i < $1; i++)); do
+        [[ $(nth "$i" "${pretrain_configs[@]}") != "$config" ]] || return 1
+    done
+}
+
 describe_statistics() { # describe_statistics ITERATION: add what stage 2 makes for it
     local config
+    config_is_new "$1" || return 0
     config=$(nth "$1" "${pretrain_configs[@]}")
     pretrain_features+=(@config "${feature_keys[@]/#/$config#}" @output "$(cmvn_of "$1")")
 }
 
 make_statistics() { # make_statistics ITERATION
+    config_is_new "$1" || return 0
     statistics "$(nth "$1" "${pretrain_configs[@]}")" "$(cmvn_of "$1")" pretrain_front_end_list \
         "${pretrain_list[@]/#/$dumpdir/}"
 }

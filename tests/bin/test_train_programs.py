@@ -13,8 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from espnet_lite.bin import train_asr
+from espnet_lite.bin import compute_cmvn, train_asr
+from espnet_lite.config import from_plain, read_yaml, to_plain
 from espnet_lite.features.cmvn import load_cmvn
+from espnet_lite.models.hubert import HubertConfig, HubertModel
+from espnet_lite.models.pretrained import write_encoder
+from espnet_lite.train.experiment import fingerprint
 from espnet_lite.train.trainer import Trainer
 
 # Limits the size of any file this process writes: for a writer, a disk that is full.
@@ -224,3 +228,78 @@ def test_the_record_names_files_as_a_recipe_folder_has_them(arguments, tmp_path)
     command = json.loads((tmp_path / "exp/model.json").read_text())["command"]
     assert "--train_dirs dump/train --dev_dirs dump/dev" in command
     assert "--cmvn cmvn.safetensors --expdir exp" in command and str(tmp_path) not in command
+
+
+@pytest.fixture
+def pretrained(corpus, tmp_path):
+    """Return a file with front end and encoder of an untrained HuBERT of conf.yaml's architecture."""
+    model = {key: read_yaml(corpus / "conf.yaml")["model"][key] for key in ("front_end", "encoder")}
+    config = from_plain(HubertConfig, model)
+    torch.manual_seed(5)
+    path = tmp_path / "base.v2.safetensors"
+    write_encoder(path, HubertModel(config, clusters=3).state_dict(), to_plain(config))
+    return path
+
+
+def test_a_recognizer_from_a_given_file_and_what_its_record_says(arguments, pretrained, tmp_path):
+    frozen = ["--set", "train.frozen_parts=[front_end, encoder]", "--set", "train.updates=1"]
+    assert train_asr.main([*arguments, *frozen, "--pretrained", str(pretrained)]) == 0
+    given, weights = load_file(pretrained), load_file(tmp_path / "exp/model.safetensors")
+    assert all(torch.equal(weights[name], given[name].float()) for name in given)
+    record = json.loads((tmp_path / "exp/model.json").read_text())
+    assert record["pretrained"] == {"name": "base.v2"}
+    inputs = json.loads((tmp_path / "exp/inputs.json").read_text())
+    assert inputs["pretrained"] == fingerprint([pretrained])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--pretrained", "none"], "none: no such file"),
+        (["--pretrained", "{corpus}"], "config.yaml: no such file"),
+        (["--pretrained", "{corpus}/cmvn.safetensors"], "describes no front_end and encoder"),
+        (["--set", "model.encoder.dim=32"], "encoder.dim 16, not 32"),
+        (["--set", "model.front_end.cmvn=utterance"], "front_end.cmvn 'global', not 'utterance'"),
+        (
+            ["--set", "model.input_mask={time_probability: 2}"],
+            "time_probability 2.0 is not at least",
+        ),
+        (
+            ["--set", "train.frozen_parts=[input_mask]"],
+            "unknown part of the model 'input_mask', expected one of: ctc_",
+        ),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_one_line(
+    corpus, arguments, pretrained, tmp_path, capsys, change, message
+):
+    words = [word.replace("{corpus}", str(corpus)) for word in change]
+    assert train_asr.main([*arguments, "--pretrained", str(pretrained), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "exp").exists() or not any((tmp_path / "exp").glob("[!.]*"))
+
+
+def test_statistics_of_the_same_audio_and_features_stand(corpus, tmp_path, capsys):
+    output = tmp_path / "cmvn.safetensors"
+    data = tmp_path / "train"
+    shutil.copytree(corpus / "dump/train", data)
+    arguments = ["--data_dirs", str(data), "--config", str(corpus / "conf.yaml")]
+    arguments += ["--output", str(output)]
+
+    def again(*more: str) -> bool:
+        """Return whether the statistics were computed."""
+        assert compute_cmvn.main([*arguments, *more]) == 0
+        return "up to date" not in capsys.readouterr().out
+
+    assert again() and not again()
+    assert again("--set", "model.front_end.num_mels=23") and again() and not again()
+    output.write_bytes(output.read_bytes()[:-1])
+    assert again() and not again()
+    with (data / "wav.scp").open("a") as file:
+        file.write(f"train8 {data}/train0.wav\n")
+    for name, value in (("utt2spk", "train8"), ("utt2num_samples", "4000"), ("text", "b")):
+        with (data / name).open("a") as file:
+            file.write(f"train8 {value}\n")
+    assert again() and not again()
+    assert again("--set", "model.front_end.cmvn=none") and again()

@@ -65,7 +65,9 @@ def test_program_means_over_seeds_and_refuses_other_sets(tmp_path, capsys):
     options = ["--first", paths["a"], "--second", paths["b"], paths["c"], "--draws", "200"]
     assert compare_rows.main([*options, "--set", "dev"]) == 0
     out = capsys.readouterr().out
-    assert "first       34.9 [" in out and "second      28.4 [" in out and "difference  6.5 [" in out
+    assert (
+        "first       34.9 [" in out and "second      28.4 [" in out and "difference  6.5 [" in out
+    )
     assert compare_rows.main([*options, "--set", "test"]) == 2
     assert "no scores of 'test', there are: dev" in capsys.readouterr().err
     bare = row(FIRST)

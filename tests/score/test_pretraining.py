@@ -84,7 +84,7 @@ def test_the_record_keeps_what_others_wrote_and_no_place_of_this_machine():
 )
 def test_what_lacks_a_number_of_the_table_is_refused(tmp_path, part, path, named):
     parts = deepcopy({"record": RECORD, "units": UNITS, "phones": PHONES})
-    whole = build()
+    whole = deepcopy(build())
     for found in (parts[part], whole[part]):
         for name in path[:-1]:
             found = found[name]
