@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+from pathlib import Path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,3 +54,25 @@ def parser(description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+
+
+def add_training_options(args: argparse.ArgumentParser) -> None:
+    """Declare the options that every training has."""
+    args.add_argument("--config", required=True, type=Path, help="YAML of model, data and train")
+    for name, purpose in (("train_dirs", "train on"), ("dev_dirs", "validate on")):
+        args.add_argument(
+            f"--{name}", required=True, nargs="+", type=Path, help=f"dump folders to {purpose}"
+        )
+    args.add_argument(
+        "--cmvn", type=Path, help="statistics made by compute_cmvn, where cmvn is global"
+    )
+    args.add_argument("--expdir", required=True, type=Path, help="experiment folder")
+    args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args.add_argument("--fresh", action="store_true", help="move an experiment aside, start anew")
+    args.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def command_line(program: str, argv: list[str] | None) -> list[str]:
+    """Return the words that start a program of this package again."""
+    given = sys.argv[1:] if argv is None else argv
+    return [sys.executable, "-m", f"espnet_lite.bin.{program}", *given]

@@ -62,7 +62,9 @@ def _speakers(path: Path, set_name: str) -> dict[str, list[int]]:
     speakers = row["scores"][set_name][headline_kind(row)].get("speakers")
     if not speakers:
         raise InputError(
-            "the row has no counts by speaker", where=path, fix="score again: ./run.sh --stage score"
+            "the row has no counts by speaker",
+            where=path,
+            fix="score again: ./run.sh --stage score",
         )
     return speakers
 

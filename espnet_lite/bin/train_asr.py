@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from espnet_lite.bin.arguments import parser
+from espnet_lite.bin.arguments import add_training_options, command_line, parser
 from espnet_lite.errors import reports_input_errors
 
 
@@ -15,33 +15,27 @@ def main(argv: list[str] | None = None) -> int:
     training record), config.yaml (resolved), tokenizer/, train.jsonl, tensorboard/ and run.sh.
     """
     args = parser(__doc__)
-    args.add_argument("--config", required=True, help="YAML of model, data and train")
-    args.add_argument("--train_dirs", required=True, nargs="+", help="dump folders to train on")
-    args.add_argument("--dev_dirs", required=True, nargs="+", help="dump folders to validate on")
-    args.add_argument("--tokenizer", required=True, help="folder made by make_tokens")
-    args.add_argument("--cmvn", help="statistics made by compute_cmvn, where cmvn is global")
-    args.add_argument("--pretrained", help="encoder to begin with: experiment folder or file")
-    args.add_argument("--expdir", required=True, help="experiment folder")
-    args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    args.add_argument("--fresh", action="store_true", help="move an experiment aside, start anew")
-    args.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_training_options(args)
+    args.add_argument("--tokenizer", required=True, type=Path, help="folder made by make_tokens")
+    args.add_argument(
+        "--pretrained", type=Path, help="encoder to begin with: experiment folder or file"
+    )
     parsed = args.parse_args(argv)
 
     from espnet_lite.tasks.asr import train_asr
 
-    command = [sys.executable, "-m", "espnet_lite.bin.train_asr"]
     return train_asr(
-        config_file=Path(parsed.config),
+        config_file=parsed.config,
         overrides=parsed.overrides,
-        train_dirs=[Path(folder) for folder in parsed.train_dirs],
-        dev_dirs=[Path(folder) for folder in parsed.dev_dirs],
-        tokenizer_dir=Path(parsed.tokenizer),
-        cmvn_file=Path(parsed.cmvn) if parsed.cmvn else None,
-        pretrained=Path(parsed.pretrained) if parsed.pretrained else None,
-        expdir=Path(parsed.expdir),
+        train_dirs=parsed.train_dirs,
+        dev_dirs=parsed.dev_dirs,
+        cmvn_file=parsed.cmvn,
+        tokenizer_dir=parsed.tokenizer,
+        pretrained=parsed.pretrained,
+        expdir=parsed.expdir,
         fresh=parsed.fresh,
         device_name=parsed.device,
-        command=command + (sys.argv[1:] if argv is None else argv),
+        command=command_line("train_asr", argv),
     )
 
 
