@@ -127,6 +127,7 @@ class Trainer:
             InputError: the loss or its gradient is not finite; names the utterances.
         """
         self._resume()
+        begun = self.state.update
         first = self.processes.is_first
         log = TrainLog(self.folder, update=self.state.update) if first else NoLog()
         handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
@@ -136,8 +137,10 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             log.close()
-        if done and first:
-            save_weights(self.folder / "model.safetensors", self._average())
+        path = self.folder / "model.safetensors"
+        # One that was done before is left as it is: what was made of it is not stale then.
+        if done and first and not (begun == self.state.update and path.is_file()):
+            save_weights(path, self._average())
         return done
 
     def _freeze_for_now(self) -> list[nn.Parameter]:

@@ -75,6 +75,16 @@ def test_a_killed_training_goes_on_to_the_bit(make_trainer, make_model, precisio
     assert straight.state.epoch >= 1  # the epoch's end is crossed as well
 
 
+def test_a_training_that_is_done_leaves_its_model_as_it_is(make_trainer):
+    done = make_trainer("done")
+    assert done.run()
+    path = done.folder / "model.safetensors"
+    written = path.stat().st_mtime_ns
+    assert make_trainer("done").run() and path.stat().st_mtime_ns == written
+    path.unlink()
+    assert make_trainer("done").run() and path.is_file()
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_saves_and_the_next_run_goes_on(make_trainer, make_model, capsys, number):
     straight = make_trainer("straight")
