@@ -170,7 +170,7 @@ class AsrModel(nn.Module):
             metrics["loss_attention"] = (loss_attention.detach(), count)
             metrics["accuracy"] = (correct, tokens)
         if not self.training:
-            metrics["ctc_error"] = _greedy_errors(log_probs, output.lengths, batch)
+            metrics["ctc_error"] = greedy_errors(log_probs, output.lengths, batch)
         metrics["loss"] = (total.detach(), count)
         return Loss(total, count, metrics)
 
@@ -223,7 +223,7 @@ def decoder_tokens(
     return tokens_in, tokens_out
 
 
-def _greedy_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[float, float]:
+def greedy_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[float, float]:
     """Return (token errors of the best path, reference tokens)."""
     errors = 0
     hypotheses = ctc_greedy(log_probs, lengths)

@@ -15,12 +15,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_lite.data.utterance import UNIT_PADDING, Batch
-from espnet_lite.decode.greedy import BLANK, ctc_greedy
+from espnet_lite.decode.greedy import BLANK
 from espnet_lite.encoders.front_end import StackedLogMelConfig, StackedLogMelFrontEnd
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.features.frame_grid import FrameGrid
+from espnet_lite.models.asr import greedy_errors
 from espnet_lite.models.loss import Loss
-from espnet_lite.score.alignment import align
 
 SILENCE_CLASS = 0  # the class of frames without speech
 
@@ -239,17 +239,5 @@ class CtcProbe(_Probe):
         count, total = len(batch.ids), losses.sum()
         metrics = {"loss": (total.detach(), count)}
         if not self.training:
-            metrics["token_error"] = _token_errors(log_probs, lengths, batch)
+            metrics["token_error"] = greedy_errors(log_probs, lengths, batch)
         return Loss(total, count, metrics)
-
-
-def _token_errors(log_probs: Tensor, lengths: Tensor, batch: Batch) -> tuple[int, int]:
-    """Return the errors of the best path and the reference tokens."""
-    errors = 0
-    references = zip(batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True)
-    for hypothesis, (tokens, length) in zip(
-        ctc_greedy(log_probs, lengths), references, strict=True
-    ):
-        reference = [str(token) for token in tokens[:length]]
-        errors += align(reference, [str(token) for token in hypothesis]).counts.errors
-    return errors, int(batch.token_lengths.sum())
