@@ -96,7 +96,7 @@ def test_loss_and_accuracies_equal_a_slow_version():
             total[2] += 1
     loss = model(batch)
     assert loss.count == sums[True][2] > 0
-    assert float(loss.total) == pytest.approx(sums[True][0], rel=1e-5)
+    assert loss.total.item() == pytest.approx(sums[True][0], rel=1e-5)
     assert tuple(map(int, loss.metrics["accuracy"])) == tuple(sums[True][1:])
     assert tuple(map(int, loss.metrics["accuracy_unmasked"])) == tuple(sums[False][1:])
     assert loss.metrics["masked"] == (sums[True][2], int(lengths.sum()))
@@ -150,8 +150,8 @@ def test_padding_and_company_change_nothing():
         )
         loss = model(alone)
         assert loss.count == frames
-        parts += float(loss.total)
-    assert float(together.total) == pytest.approx(parts, rel=1e-5)
+        parts += loss.total.item()
+    assert together.total.item() == pytest.approx(parts, rel=1e-5)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -187,7 +187,7 @@ def test_same_seed_same_loss_other_seed_another_mask():
 def test_a_clip_shorter_than_a_span_is_not_masked():
     model = build().eval()
     loss = model(make_batch(model, seconds=(0.15,)))  # 2 frames, a span has 5
-    assert loss.count == 0 and float(loss.total) == 0.0
+    assert loss.count == 0 and loss.total.item() == 0.0
 
 
 def test_silence_gives_finite_loss_and_gradients():
