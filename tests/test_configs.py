@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_lite.config import load_config, to_plain
-from espnet_lite.decode.config import DecodeConfig
+from espnet_lite.decode.config import load_decode_config
 from espnet_lite.models.asr import AsrModel
 from espnet_lite.models.hubert import HubertModel
 from espnet_lite.models.pretrained import load_pretrained_weights
@@ -19,12 +19,12 @@ SCHEMAS = {
     "pretrain": PretrainConfig,
     "train_asr": TrainAsrConfig,
     "quantize": PackPolicy,
-    "decode": DecodeConfig,
+    "decode": None,  # the method in the file names it
 }
 CONFIGS = sorted(EGS.glob("*/*/conf/**/*.yaml"))
 
 
-def schema_of(path: Path) -> type:
+def schema_of(path: Path) -> type | None:
     kinds = [kind for kind in SCHEMAS if path.stem == kind or path.stem.startswith(f"{kind}_")]
     assert len(kinds) == 1, f"{path}: its name begins with none of {', '.join(SCHEMAS)}"
     return SCHEMAS[kinds[0]]
@@ -32,7 +32,11 @@ def schema_of(path: Path) -> type:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(EGS)))
 def test_config_loads_and_has_a_header(path):
-    load_config(path, schema_of(path))
+    schema = schema_of(path)
+    if schema is None:
+        load_decode_config(path)
+    else:
+        load_config(path, schema)
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 

@@ -26,6 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--data_dir", required=True, type=Path, help="dump folder to decode")
     args.add_argument("--config", required=True, type=Path, help="YAML, conf/decode_*.yaml")
     args.add_argument("--output_dir", required=True, type=Path, help="folder to write")
+    args.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="a value of the config, e.g. --set ctc_weight=0.4",
+    )
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
     # Set by this program for its own processes: which share of the batches, the digest of what is
     # decoded, and how many threads.
@@ -40,14 +48,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _plan(options):
     """Return (decoding config, utterances, batches): the same in every process."""
-    from espnet_lite.config import load_config
     from espnet_lite.data.data_dir import read_data_dir
-    from espnet_lite.decode.config import DecodeConfig
+    from espnet_lite.decode.config import load_decode_config
     from espnet_lite.decode.planning import plan_decoding
     from espnet_lite.runtime.format import read_checked_header
 
-    config = load_config(options.config, DecodeConfig)
-    sample_rate = read_checked_header(options.model)["sample_rate"]
+    config = load_decode_config(options.config, options.overrides)
+    header = read_checked_header(options.model)
+    if config.needs_decoder and header["architecture"]["decoder"] is None:
+        raise InputError(
+            "method joint_beam needs an attention decoder, and this packed model has none",
+            where=options.model,
+            fix="train with one and pack it with `decoder: true` (conf/quantize_*.yaml),"
+            " or decode with ctc_weight 1.0 or method ctc_beam",
+        )
+    sample_rate = header["sample_rate"]
     utterances = read_data_dir(options.data_dir, need_text=False)
     batches = plan_decoding(utterances, sample_rate=sample_rate, batch_seconds=config.batch_seconds)
     return config, utterances, batches
@@ -123,6 +138,8 @@ def _share_command(options, *, nj: int, job: int, digest: str, threads: int) -> 
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
     for name in ("model", "data_dir", "config", "output_dir"):
         command += [f"--{name}", str(vars(options)[name])]
+    for override in options.overrides:
+        command += ["--set", override]
     command += ["--nj", str(nj), "--job", str(job), "--key", digest]
     return [*command, "--threads", str(threads)]
 
@@ -135,6 +152,7 @@ def _decode_share(options) -> int:
 
     from espnet_lite.decode import shards
     from espnet_lite.decode.batched import decode_batches
+    from espnet_lite.decode.packed_decoder import load_decoder
     from espnet_lite.numerics import use_fast_matmul
     from espnet_lite.runtime.packed_model import PackedModel
 
@@ -151,8 +169,9 @@ def _decode_share(options) -> int:
     if not share:
         return 0
     model = PackedModel.load(options.model)
+    decoder = load_decoder(options.model, dim=model.encoder.dim) if config.needs_decoder else None
     path = shards.results_path(folder, options.key, job=options.job)
-    for result in decode_batches(model, share, config):
+    for result in decode_batches(model, share, config, decoder):
         if os.getppid() != parent:
             print("the program that started this one is gone", flush=True)
             return 1

@@ -1,20 +1,20 @@
 """From a plan of batches to hypotheses, one batch at a time with its time taken."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
-
-from torch import Tensor
 
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.read_ahead import read_ahead
 from espnet_lite.data.utterance import Batch, Utterance
 from espnet_lite.decode.config import DecodeConfig
-from espnet_lite.decode.greedy import ctc_greedy_hypotheses
-from espnet_lite.decode.shards import BatchResult, Decoded
+from espnet_lite.decode.hypothesis import Hypothesis
+from espnet_lite.decode.searches import Recognizer, build_search
+from espnet_lite.decode.shards import BatchResult, Decoded, Reading
 from espnet_lite.errors import InputError
+from espnet_lite.nn.decoder import TransformerDecoder
 
-SEARCHES = {"ctc_greedy": ctc_greedy_hypotheses}
 READ_AHEAD_BATCHES = 2
 
 
@@ -28,17 +28,18 @@ class Tokenizer(Protocol):
 
 
 @runtime_checkable
-class Recognizer(Protocol):
-    """What decoding asks of a model."""
+class SpeechToText(Recognizer, Protocol):
+    """What decoding asks of a model, beside what a search does."""
 
     sample_rate: int
     tokenizer: Tokenizer
 
-    def log_probs(self, waveform: Tensor, waveform_lengths: Tensor) -> tuple[Tensor, Tensor]: ...
-
 
 def decode_batches(
-    model: Recognizer, batches: Mapping[int, Sequence[Utterance]], config: DecodeConfig
+    model: SpeechToText,
+    batches: Mapping[int, Sequence[Utterance]],
+    config: DecodeConfig,
+    decoder: TransformerDecoder | None = None,
 ) -> Iterator[BatchResult]:
     """Yield the result of each batch (number -> utterances), in the order given.
 
@@ -46,9 +47,13 @@ def decode_batches(
     that were being decoded when a job died, of whatever. Audio is read by a thread, up to
     READ_AHEAD_BATCHES ahead; waiting for it counts in `wall_seconds`.
 
+    Args:
+        decoder: the attention decoder, where the config needs one.
+
     Raises:
         InputError: unreadable audio or log-probabilities that are not finite, with the utterance.
     """
+    search = build_search(config, model, decoder)
     read = read_ahead(
         (_read(utterances, model.sample_rate) for utterances in batches.values()),
         depth=READ_AHEAD_BATCHES,
@@ -57,31 +62,42 @@ def decode_batches(
         started = time.perf_counter()
         print(f"batch {number}:", *(utterance.id for utterance in utterances), flush=True)
         batch = next(read)
-        log_probs, lengths = model.log_probs(batch.waveform, batch.waveform_lengths)
-        hypotheses = SEARCHES[config.method](log_probs, lengths)
-        decoded = []
-        for name, hypothesis in zip(batch.ids, hypotheses, strict=True):
-            if not abs(hypothesis.score) < float("inf"):  # NaN compares as False
-                raise InputError(
-                    f"log-probabilities sum to {hypothesis.score}, expected a finite number",
-                    where=f"utterance '{name}'",
-                    fix="the model's weights or the audio hold values that are not finite",
-                )
-            decoded.append(
-                Decoded(
-                    id=name,
-                    # Words parted by single spaces, whatever blanks the model put between them.
-                    text=" ".join(model.tokenizer.decode(hypothesis.tokens).split()),
-                    tokens=[model.tokenizer.tokens[token] for token in hypothesis.tokens],
-                    score=round(hypothesis.score, 4),
-                )
+        found = search(batch.waveform, batch.waveform_lengths)
+        decoded = [
+            Decoded(
+                name, [_reading(hypothesis, model.tokenizer) for hypothesis in _finite(name, nbest)]
             )
+            for name, nbest in zip(batch.ids, found, strict=True)
+        ]
         yield BatchResult(
             batch=number,
             audio_seconds=batch.audio_seconds(model.sample_rate),
             wall_seconds=time.perf_counter() - started,
             decoded=decoded,
         )
+
+
+def _finite(name: str, nbest: list[Hypothesis]) -> list[Hypothesis]:
+    """Return the hypotheses of an utterance, whose scores must be numbers."""
+    scores = [hypothesis.score for hypothesis in nbest]
+    if not scores or not all(map(math.isfinite, scores)):
+        raise InputError(
+            f"log-probabilities sum to {scores[0] if scores else math.nan}, expected a finite number",
+            where=f"utterance '{name}'",
+            fix="the model's weights or the audio hold values that are not finite",
+        )
+    return nbest
+
+
+def _reading(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Reading:
+    """Return a hypothesis in words."""
+    return Reading(
+        # Words parted by single spaces, whatever blanks the model put between them.
+        text=" ".join(tokenizer.decode(hypothesis.tokens).split()),
+        tokens=[tokenizer.tokens[token] for token in hypothesis.tokens],
+        score=round(hypothesis.score, 4),
+        parts={name: round(part, 4) for name, part in hypothesis.parts.items()},
+    )
 
 
 def _read(utterances: Sequence[Utterance], sample_rate: int) -> Batch:

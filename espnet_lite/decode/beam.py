@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from espnet_lite.decode.greedy import BLANK
-from espnet_lite.decode.hypothesis import Hypothesis
+from espnet_lite.decode.history import trace_back, traceable
+from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
 from espnet_lite.decode.scorers import CandidateScorer, Scorer, take
 
 PRE_BEAM = 1.5  # candidates of each hypothesis as a multiple of the beam (ESPnet)
 END_STEPS = 3  # the search ends when at so many lengths running
 END_SCORE = -10.0  # the best ended hypothesis is so much worse than the best of all (nats)
 DROP_PART = 0.25  # utterances leave the batch when this part of it has ended: leaving costs a copy
-LENGTH_BONUS = "length_bonus"  # the part of a hypothesis that counts its tokens, <sos/eos> too
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,7 @@ class _History:
     def __init__(self, utterances: int, beam: int, names: Sequence[str]):
         self.names = names
         self.shape = (utterances, beam)
-        self.tokens: list[Tensor] = []
-        self.parents: list[Tensor] = []
+        self.steps: list[tuple[Tensor, Tensor]] = []  # parents, tokens
         self.ended: list[Tensor] = []  # score of what ended, −∞ of the rest
         self.parts: list[Tensor] = []
         self.best_ended = torch.full((utterances,), -torch.inf)
@@ -167,8 +166,9 @@ class _History:
     def add(self, utterances, tokens, parents, ended, parts) -> None:
         """Append a step of the utterances that are still searched."""
         everywhere = torch.zeros(self.shape, dtype=torch.int64)
-        self.tokens.append(everywhere.index_copy(0, utterances, tokens))
-        self.parents.append(everywhere.index_copy(0, utterances, parents))
+        self.steps.append(
+            tuple(everywhere.index_copy(0, utterances, part) for part in (parents, tokens))
+        )
         nowhere = torch.full(self.shape, -torch.inf)
         self.ended.append(nowhere.index_copy(0, utterances, ended))
         self.parts.append(parts.new_zeros(len(parts), *self.shape).index_copy(1, utterances, parts))
@@ -190,7 +190,7 @@ class _History:
         """Return the best of what ended, traced back to their beginnings."""
         ended = torch.stack(self.ended, dim=1).flatten(1)
         scores, places = ended.topk(min(nbest, ended.size(1)), dim=1)
-        tokens, parents = (torch.stack(rows).tolist() for rows in (self.tokens, self.parents))
+        steps = traceable(self.steps)
         found = []
         for utterance, row in enumerate(zip(scores.tolist(), places.tolist(), strict=True)):
             hypotheses = []
@@ -200,13 +200,9 @@ class _History:
                 last, slot = divmod(place, self.shape[1])
                 totals = self.parts[last][:, utterance, slot].tolist()
                 parts = dict(zip(self.names, totals, strict=True))
-                reading = []
-                for step in range(last, -1, -1):
-                    reading.append(tokens[step][utterance][slot])
-                    slot = parents[step][utterance][slot]
+                reading = trace_back(steps, utterance, slot, last)
                 if bonus:
                     parts[LENGTH_BONUS] = float(len(reading))
-                reading.reverse()
                 hypotheses.append(
                     Hypothesis(reading[: -1 if reading[-1] == eos else None], score, parts)
                 )

@@ -1,20 +1,108 @@
-"""What a decoding YAML may say (conf/decode_*.yaml). No torch here: the parent process reads it."""
+"""What a decoding YAML may say (conf/decode_*.yaml). No torch here: the parent process reads it.
 
-import math
+`method` names the search and so the schema of the whole file: a key of another search is refused.
+"""
+
 from dataclasses import dataclass
+from pathlib import Path
 
-METHODS = ("ctc_greedy",)
+from espnet_lite.config import check_numbers, from_plain, read_overridden
+from espnet_lite.errors import unknown_name
+
+MAX_BEAM = 1000  # a larger one is a slip: memory and time grow with it
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How hypotheses are made. That of an utterance does not depend on `batch_seconds`."""
+    """ctc_greedy: the best token of every frame. What every other search has too.
 
-    method: str = "ctc_greedy"  # ctc_greedy: best token of every frame
+    The hypothesis of an utterance does not depend on `batch_seconds`.
+    """
+
+    method: str = "ctc_greedy"  # ctc_greedy | ctc_beam | joint_beam
     batch_seconds: float = 60.0  # audio in a batch, padding included; a longer utterance goes alone
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            raise ValueError(f"method '{self.method}' is not one of {', '.join(METHODS)}")
-        if not (math.isfinite(self.batch_seconds) and self.batch_seconds > 0):
-            raise ValueError(f"batch_seconds {self.batch_seconds} is not a number above 0")
+        check_numbers(self, "batch_seconds", above=0)
+
+    @property
+    def needs_decoder(self) -> bool:
+        """Return whether the model must have an attention decoder."""
+        return False
+
+
+@dataclass(frozen=True)
+class CtcBeamConfig(DecodeConfig):
+    """ctc_beam: the most probable reading by CTC, summed over its paths."""
+
+    method: str = "ctc_beam"
+    beam_size: int = 10  # prefixes kept at each frame
+    nbest: int = 1  # hypotheses written of each utterance
+    token_beam: int = 10  # best tokens of a frame that are looked at, the blank not counted
+    token_margin: float = 12.0  # of these, the ones so near to the frame's best (nats)
+    penalty: float = 0.0  # added to the score for each token (nats); below 0: fewer tokens
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_beam(self)
+        check_numbers(self, "token_beam", at_least=1)
+        check_numbers(self, "token_margin", above=0)
+
+
+@dataclass(frozen=True)
+class JointBeamConfig(DecodeConfig):
+    """joint_beam: CTC prefix scores and attention decoder; names and meaning are ESPnet's."""
+
+    method: str = "joint_beam"
+    beam_size: int = 10  # hypotheses kept at each token
+    nbest: int = 1  # hypotheses written of each utterance
+    ctc_weight: float = 0.3  # of the CTC score; the decoder's is 1 − ctc_weight
+    penalty: float = 0.0  # added to the score for each token (nats); below 0: fewer tokens
+    maxlenratio: float = 0.0  # most tokens for an encoder frame; 0: ends by itself; −n: n tokens
+    minlenratio: float = 0.0  # fewest tokens for an encoder frame; −n: n tokens
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_beam(self)
+        check_numbers(self, "ctc_weight", at_least=0, at_most=1)
+        check_numbers(self, "maxlenratio minlenratio", at_least=-10_000, at_most=10)
+        for name in ("maxlenratio", "minlenratio"):
+            value = getattr(self, name)
+            if -1 < value < 0:
+                raise ValueError(f"{name} {value} is a number of tokens, expected −1 or below")
+        ratios = (self.maxlenratio, self.minlenratio)
+        if (
+            0 not in ratios
+            and (ratios[0] > 0) == (ratios[1] > 0)
+            and abs(ratios[1]) > abs(ratios[0])
+        ):
+            raise ValueError(
+                f"minlenratio {ratios[1]} asks for more than maxlenratio {ratios[0]} allows"
+            )
+
+    @property
+    def needs_decoder(self) -> bool:
+        """Return whether the decoder has a weight."""
+        return self.ctc_weight < 1
+
+
+METHODS = {"ctc_greedy": DecodeConfig, "ctc_beam": CtcBeamConfig, "joint_beam": JointBeamConfig}
+
+
+def load_decode_config(path: Path | str, overrides: list[str] | None = None) -> DecodeConfig:
+    """Return the config of the method that a YAML file and `key=value` overrides name.
+
+    Raises:
+        InputError: an unknown method, a key that the method does not have, a value out of range.
+    """
+    plain = read_overridden(path, overrides)
+    method = plain.get("method", DecodeConfig.method)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS, where=path)
+    return from_plain(METHODS[method], plain, where=path)
+
+
+def _check_beam(config: CtcBeamConfig | JointBeamConfig) -> None:
+    check_numbers(config, "beam_size", at_least=1, at_most=MAX_BEAM)
+    check_numbers(config, "nbest", at_least=1, at_most=config.beam_size)
+    check_numbers(config, "penalty", at_least=-100, at_most=100)

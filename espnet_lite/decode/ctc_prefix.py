@@ -23,6 +23,7 @@ from espnet_lite.decode.scorers import take
 from espnet_lite.nn.masks import valid_mask
 
 FLOOR = -700.0  # of a log-probability: exp of it is still a normal float64
+ZERO = -600.0  # the score of a token that is as good as impossible: −∞
 
 
 class CtcPrefixScorer:
@@ -76,7 +77,8 @@ class CtcPrefixScorer:
         repeats = candidates == self.last[..., None]
         psi = torch.where(repeats, repeating.sum(dim=-1, keepdim=True), sums).log() + self.largest
         psi = torch.where(candidates == self.eos, self.in_any[..., -1:], psi)
-        return (psi - self.scores[..., None]).masked_fill(candidates == BLANK, -torch.inf).float()
+        gained = psi - self.scores[..., None]
+        return gained.masked_fill((candidates == BLANK) | (gained < ZERO), -torch.inf).float()
 
     def advance(
         self, parents: Int[Tensor, "utterances beam"], tokens: Int[Tensor, "utterances beam"]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+LENGTH_BONUS = "length_bonus"  # the part that counts tokens; its weight is what each one gains
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:

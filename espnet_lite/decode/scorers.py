@@ -5,31 +5,30 @@ those of the empty one. Hypothesis 0 alone counts then; the others may hold anyt
 hypothesis has ended may later. Scores are natural logarithms and add up over the tokens.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores every token of the table after each hypothesis: a decoder, a language model."""
 
     def score(self) -> Float[Tensor, "utterances beam vocab"]:
         """Return the score of each next token; called once between two calls of `advance`."""
-        ...
 
     def advance(
         self, parents: Int[Tensor, "utterances beam"], tokens: Int[Tensor, "utterances beam"]
     ) -> None:
         """Make slot (u, k) the hypothesis that stood at (u, parents[u, k]), with a token more."""
-        ...
 
     def keep(self, utterances: Int[Tensor, "kept"]) -> None:
         """Drop all utterances but these, which are numbered by their order from now on."""
-        ...
 
 
+@runtime_checkable
 class CandidateScorer(Protocol):
     """Scores a few tokens after each hypothesis, those that the scorers of all tokens like best."""
 
@@ -37,17 +36,14 @@ class CandidateScorer(Protocol):
         self, candidates: Int[Tensor, "utterances beam candidates"] | None
     ) -> Float[Tensor, "utterances beam scored"]:
         """Return the score of each candidate, or of every token where `candidates` is None."""
-        ...
 
     def advance(
         self, parents: Int[Tensor, "utterances beam"], tokens: Int[Tensor, "utterances beam"]
     ) -> None:
         """As Scorer.advance."""
-        ...
 
     def keep(self, utterances: Int[Tensor, "kept"]) -> None:
         """As Scorer.keep."""
-        ...
 
 
 def take(

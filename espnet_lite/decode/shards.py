@@ -22,13 +22,21 @@ from espnet_lite.files import atomic_folder, write_text
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """The best hypothesis of one utterance. `tokens` are the tokens' texts; natural-log score."""
+class Reading:
+    """One hypothesis in words. `tokens` are the tokens' texts; natural-log score and parts."""
 
-    id: str
     text: str
     tokens: list[str]
     score: float
+    parts: dict[str, float]  # unweighted score of each scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The hypotheses of one utterance, best first."""
+
+    id: str
+    hyps: list[Reading]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,10 @@ def read_results(folder: Path, digest: str) -> dict[int, BatchResult]:
                 plain = json.loads(line)
             except ValueError:
                 continue
-            decoded = [Decoded(**entry) for entry in plain.pop("decoded")]
+            decoded = [
+                Decoded(entry["id"], [Reading(**hyp) for hyp in entry["hyps"]])
+                for entry in plain.pop("decoded")
+            ]
             results.setdefault(plain["batch"], BatchResult(**plain, decoded=decoded))
     return results
 
@@ -94,8 +105,8 @@ def read_results(folder: Path, digest: str) -> dict[int, BatchResult]:
 def write_output(output_dir: Path, results: Sequence[BatchResult], summary: dict) -> None:
     """Write `text`, `nbest.jsonl` (both sorted by the bytes of the id) and `decode.json`.
 
-    `text` has `<id> <words>` a line (the id alone for an empty hypothesis), `nbest.jsonl`
-    `{"id", "hyps": [{"text", "tokens", "score"}]}`. The folder appears whole; one that was there is
+    `text` has `<id> <words>` a line, of the best hypothesis (the id alone for an empty one),
+    `nbest.jsonl` `{"id", "hyps": [{"text", "tokens", "score", "parts"}]}`. The folder appears whole; one that was there is
     replaced, scores in it too, as they were of the old text.
     """
     decoded = sorted(
@@ -104,11 +115,9 @@ def write_output(output_dir: Path, results: Sequence[BatchResult], summary: dict
     )
     with atomic_folder(output_dir) as target:
         with (target / "text").open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{entry.id} {entry.text}".rstrip() + "\n" for entry in decoded)
+            file.writelines(f"{entry.id} {entry.hyps[0].text}".rstrip() + "\n" for entry in decoded)
         with (target / "nbest.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for entry in decoded:
-                hypothesis = {"text": entry.text, "tokens": entry.tokens, "score": entry.score}
-                row = {"id": entry.id, "hyps": [hypothesis]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         (target / "decode.json").write_text(text, encoding="utf-8", newline="\n")

@@ -9,28 +9,14 @@ from torch.nn import functional
 
 from espnet_lite.config import build_class, check_numbers, choice, optional_choice
 from espnet_lite.data.utterance import TOKEN_PADDING, Batch
+from espnet_lite.decode.families import DECODERS, build_decoder
 from espnet_lite.decode.greedy import BLANK, ctc_greedy
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
-from espnet_lite.nn.decoder import TransformerDecoder
 from espnet_lite.nn.input_mask import InputMask
 from espnet_lite.score.alignment import align
-
-
-@dataclass(frozen=True)
-class TransformerDecoderConfig:
-    """ESPnet's default decoder; its width is the encoder's."""
-
-    layers: int = 6
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
-
-    def __post_init__(self):
-        check_numbers(self, "layers heads feed_forward", at_least=1)
-        check_numbers(self, "dropout", at_least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -46,9 +32,6 @@ class InputMaskConfig:
         check_numbers(self, "time_probability channel_probability", at_least=0, at_most=1)
         check_numbers(self, "time_span_ms", above=0)
         check_numbers(self, "channel_span_part", above=0, at_most=1)
-
-
-DECODERS = {"transformer": (TransformerDecoderConfig, TransformerDecoder)}
 
 
 @dataclass(frozen=True)
@@ -100,14 +83,7 @@ class AsrModel(nn.Module):
         self.ctc_head = nn.Linear(self.encoder.dim, vocab)
         self.decoder = None
         if config.decoder is not None:
-            self.decoder = build_class(DECODERS, config.decoder)(
-                vocab=vocab,
-                dim=self.encoder.dim,
-                heads=config.decoder.heads,
-                feed_forward=config.decoder.feed_forward,
-                layers=config.decoder.layers,
-                dropout=config.decoder.dropout,
-            )
+            self.decoder = build_decoder(config.decoder, vocab=vocab, dim=self.encoder.dim)
 
     def encode(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from espnet_lite.config import build_class, choice, from_plain
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS
+from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.errors import InputError
 from espnet_lite.runtime.format import read_packed
 from espnet_lite.text.tokenizer import Tokenizer
@@ -89,6 +90,20 @@ class PackedModel(nn.Module):
         return model
 
     @torch.inference_mode()
+    def encode(
+        self, waveform: Float[Tensor, "batch samples"], waveform_lengths: Int[Tensor, " batch"]
+    ) -> EncoderOutput:
+        """Return the encoder's output for waveforms in [-1, 1] at `sample_rate`, zero padded."""
+        features, lengths = self.front_end(waveform, waveform_lengths, None)
+        return self.encoder(features, lengths)
+
+    @torch.inference_mode()
+    def ctc_log_probs(
+        self, encoded: Float[Tensor, "batch time dim"]
+    ) -> Float[Tensor, "batch time vocab"]:
+        """Return natural-log probabilities of tokens and blank for each frame."""
+        return self.ctc_head(encoded).log_softmax(dim=-1)
+
     def log_probs(
         self, waveform: Float[Tensor, "batch samples"], waveform_lengths: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch time vocab"], Int[Tensor, " batch"]]:
@@ -97,6 +112,5 @@ class PackedModel(nn.Module):
         Waveforms are in [-1, 1] at `sample_rate`, zero padded. Too short for one frame gives the
         length 0; frames at and beyond the length mean nothing.
         """
-        features, lengths = self.front_end(waveform, waveform_lengths, None)
-        output = self.encoder(features, lengths)
-        return self.ctc_head(output.encoded).log_softmax(dim=-1), output.lengths
+        output = self.encode(waveform, waveform_lengths)
+        return self.ctc_log_probs(output.encoded), output.lengths

@@ -16,7 +16,7 @@ import torch
 from espnet_lite.bin import decode_asr, pack_model
 from espnet_lite.config import dump_yaml, from_plain, load_config, to_plain
 from espnet_lite.data.data_dir import Utterance, write_data_dir
-from espnet_lite.decode.config import DecodeConfig
+from espnet_lite.decode.config import load_decode_config
 from espnet_lite.decode.greedy import ctc_greedy
 from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.runtime.format import read_header, read_packed
@@ -339,7 +339,7 @@ def test_what_cannot_be_decoded(packed, data_dir, tmp_path, capsys):
     config = tmp_path / "decode.yaml"
     config.write_text("method: ctc_greedi\nbatch_seconds: 0\n")
     assert decode_asr.main(arguments_of(packed, data_dir, output_dir, config=config)) == 2
-    assert "method 'ctc_greedi' is not one of ctc_greedy" in capsys.readouterr().err
+    assert "unknown method 'ctc_greedi' (did you mean 'ctc_greedy'?)" in capsys.readouterr().err
     (data_dir / "utt2num_samples").rename(data_dir / "aside")
     assert decode_asr.main(arguments_of(packed, data_dir, output_dir)) == 2
     (data_dir / "aside").rename(data_dir / "utt2num_samples")
@@ -353,7 +353,7 @@ def test_every_shipped_config_is_read(recipe):
     decodings, packings = sorted(folder.glob("decode_*")), sorted(folder.glob("quantize_*"))
     assert decodings and packings
     for path in decodings:
-        load_config(path, DecodeConfig)
+        load_decode_config(path)
     for path in packings:
         assert load_config(path, PackPolicy).weights == path.stem.partition("_")[2]
 

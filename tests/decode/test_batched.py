@@ -9,6 +9,7 @@ from espnet_lite.data.utterance import Utterance
 from espnet_lite.decode.batched import decode_batches
 from espnet_lite.decode.config import DecodeConfig
 from espnet_lite.decode.planning import plan_decoding
+from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.errors import InputError
 
 
@@ -26,11 +27,13 @@ class Echo:
     sample_rate = 8000
     tokenizer = Letters()
 
-    def log_probs(self, waveform, waveform_lengths):
-        ids = (waveform[:, ::100] * 10).round().long()
-        log_probs = torch.full((*ids.shape, 4), -5.0)
-        log_probs.scatter_(2, ids[..., None], -0.25)
-        return log_probs, waveform_lengths // 100
+    def encode(self, waveform, waveform_lengths):
+        ids = (waveform[:, ::100] * 10).round()
+        return EncoderOutput(ids[..., None], waveform_lengths // 100, None)
+
+    def ctc_log_probs(self, encoded):
+        log_probs = torch.full((*encoded.shape[:2], 4), -5.0)
+        return log_probs.scatter_(2, encoded.long(), -0.25)
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_texts_tokens_and_scores(utterances, batch_seconds):
     assert plan[0][-1].id == "x"  # the longest is in the first batch
     results = list(decode_batches(Echo(), dict(enumerate(plan)), DecodeConfig()))
     assert [result.batch for result in results] == list(range(len(plan)))
-    told = {decoded.id: decoded for result in results for decoded in result.decoded}
+    told = {decoded.id: decoded.hyps[0] for result in results for decoded in result.decoded}
     assert told["x"].text == "aa b"  # no blank before, after, or twice between words
     assert told["x"].tokens == [" ", "a", "a", " ", " ", "b", " "]
     assert told["x"].score == -0.25 * 9
@@ -63,9 +66,8 @@ def test_texts_tokens_and_scores(utterances, batch_seconds):
 
 def test_values_that_are_not_finite_name_the_utterance(utterances):
     class Broken(Echo):
-        def log_probs(self, waveform, waveform_lengths):
-            log_probs, lengths = super().log_probs(waveform, waveform_lengths)
-            return log_probs * float("nan"), lengths
+        def ctc_log_probs(self, encoded):
+            return super().ctc_log_probs(encoded) * float("nan")
 
     with pytest.raises(InputError, match=r"utterance 'y': log-probabilities sum to nan"):
         list(decode_batches(Broken(), {0: [utterances[1]]}, DecodeConfig()))

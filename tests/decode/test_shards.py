@@ -5,6 +5,7 @@ import pytest
 from espnet_lite.decode.shards import (
     BatchResult,
     Decoded,
+    Reading,
     append_result,
     prepare,
     read_results,
@@ -13,7 +14,9 @@ from espnet_lite.decode.shards import (
 
 
 def result(batch: int, text: str) -> BatchResult:
-    return BatchResult(batch, 1.5, 0.25, [Decoded("u1", text, list(text), -1.0)])
+    return BatchResult(
+        batch, 1.5, 0.25, [Decoded("u1", [Reading(text, list(text), -1.0, {"ctc": -1.0})])]
+    )
 
 
 @pytest.fixture

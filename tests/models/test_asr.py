@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from espnet_lite.data.utterance import Batch
+from espnet_lite.decode.families import TransformerDecoderConfig
 from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
 from espnet_lite.encoders.transformer import TransformerConfig
 from espnet_lite.models.asr import (
     AsrConfig,
     AsrModel,
-    TransformerDecoderConfig,
     decoder_tokens,
     frames_needed,
 )
