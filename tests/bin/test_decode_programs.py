@@ -18,6 +18,8 @@ from espnet_lite.config import dump_yaml, from_plain, load_config, to_plain
 from espnet_lite.data.data_dir import Utterance, write_data_dir
 from espnet_lite.decode.config import load_decode_config
 from espnet_lite.decode.greedy import ctc_greedy
+from espnet_lite.decode.packed_decoder import load_decoder
+from espnet_lite.errors import InputError
 from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.runtime.format import read_header, read_packed
 from espnet_lite.runtime.pack import PackPolicy
@@ -345,6 +347,77 @@ def test_what_cannot_be_decoded(packed, data_dir, tmp_path, capsys):
     (data_dir / "aside").rename(data_dir / "utt2num_samples")
     assert "'B-1': no utt2num_samples beside it" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.fixture(scope="module")
+def joint(expdir) -> Path:
+    """The model with its decoder section."""
+    (expdir / "policy.yaml").write_text("weights: fp32\ndecoder: true\n")
+    assert run_pack(expdir, str(expdir / "policy.yaml"), expdir / "joint.esp") == 0
+    return expdir / "joint.esp"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "method: ctc_beam\nbeam_size: 4\nnbest: 3\ntoken_beam: 5\npenalty: 0.5\n",
+        "method: joint_beam\nbeam_size: 4\nnbest: 3\npenalty: -0.5\n",
+        "method: joint_beam\nbeam_size: 4\nnbest: 3\nctc_weight: 1.0\n",
+    ],
+)
+def test_beams_write_their_nbest_with_parts(
+    text, joint, packed, data_dir, single, tmp_path, in_process
+):
+    """The n-best does not depend on the batches; what the parts say adds up to the score."""
+    config = tmp_path / "decode.yaml"
+    config.write_text(text)
+    model = packed if "ctc_weight: 1.0" in text else joint  # needs no decoder then
+    for name, seconds in (("together", "60"), ("alone", "0.01")):
+        more = ["--set", f"batch_seconds={seconds}"]
+        assert (
+            decode_asr.main(arguments_of(model, data_dir, tmp_path / name, *more, config=config))
+            == 0
+        )
+    rows = [json.loads(line) for line in lines_of(tmp_path / "together" / "nbest.jsonl")]
+    alone = [json.loads(line) for line in lines_of(tmp_path / "alone" / "nbest.jsonl")]
+    settings = json.loads((tmp_path / "alone" / "decode.json").read_text())["config"]
+    weights = {"ctc": settings.get("ctc_weight", 1.0), "length_bonus": settings["penalty"]}
+    weights["decoder"] = 1 - weights["ctc"]
+    texts = [line.partition(" ")[2] for line in lines_of(tmp_path / "together" / "text")]
+    assert any(texts)
+    for text, row, other in zip(texts, rows, alone, strict=True):
+        assert text == row["hyps"][0]["text"]
+        scores = [hyp["score"] for hyp in row["hyps"]]
+        assert scores == sorted(scores, reverse=True)
+        assert [hyp["tokens"] for hyp in row["hyps"]] == [hyp["tokens"] for hyp in other["hyps"]]
+        for hyp in row["hyps"]:
+            total = sum(weights[name] * part for name, part in hyp["parts"].items())
+            assert hyp["score"] == pytest.approx(total, abs=1e-3)
+    assert max(len(row["hyps"]) for row in rows) == 3
+    assert rows[1]["id"] == "a-1" and rows[1]["hyps"][0] == {  # one sample: no frame
+        "text": "",
+        "tokens": [],
+        "score": 0.0,
+        "parts": rows[1]["hyps"][0]["parts"],
+    }
+
+
+def test_a_model_without_decoder_cannot_be_decoded_jointly(packed, data_dir, tmp_path, capsys):
+    (tmp_path / "joint.yaml").write_text("method: joint_beam\n")
+    arguments = arguments_of(packed, data_dir, tmp_path / "out", config=tmp_path / "joint.yaml")
+    assert decode_asr.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {packed}: method joint_beam needs an attention decoder")
+    assert "`decoder: true`" in told and "ctc_weight 1.0" in told and len(told.splitlines()) == 1
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_decoder_that_is_not_the_one_of_the_header(joint):
+    assert load_decoder(joint, dim=16).output.weight.shape == (7, 16)
+    with pytest.raises(
+        InputError, match=r"joint.esp: tensor 'decoder.blocks.0.cross.* shape \[16\]"
+    ):
+        load_decoder(joint, dim=18)
 
 
 @pytest.mark.parametrize("recipe", ["mini", "an4"])
