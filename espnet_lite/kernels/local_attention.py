@@ -5,11 +5,14 @@ are seen by all (Longformer, Beltagy et al. 2020, 2004.05150, section 3.1). A ke
 seen by nobody.
 """
 
+import ctypes
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from espnet_lite.kernels.library import kernel
 
 _SMALLEST_BLOCK = 16  # queries; below, the products of a block are too small to be fast
 _HIDDEN = -1.0e4  # added to a hidden score; exp(-1e4) is 0 in every float type
@@ -164,3 +167,123 @@ def _probabilities(scores: Tensor, dropout: Callable[[Tensor], Tensor] | None) -
     with torch.autocast(scores.device.type, enabled=False):  # sums in fp32 all the same
         probabilities = scores.softmax(dim=-1)
     return probabilities if dropout is None else dropout(probabilities)
+
+
+class _Strides(ctypes.Structure):
+    """Floats from one sequence, head and frame to the next."""
+
+    _fields_ = (("batch", ctypes.c_int64), ("head", ctypes.c_int64), ("frame", ctypes.c_int64))
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("batch", "heads", "frames", "head_dim", "window", "global_tokens")
+    )
+
+
+ARGUMENTS = (*(ctypes.c_void_p,) * 7, ctypes.c_int)
+
+
+def fused(
+    function: Callable[..., int],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_valid: Tensor | None,
+    window: int,
+    global_tokens: int,
+) -> Tensor:
+    """Return what `in_blocks` returns for fp32 tensors on the CPU, computed by the C++ `function`.
+
+    A query that may see no key gets zeros.
+    """
+    batch, heads, frames, head_dim = query.shape
+    given = [x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value)]
+    # Frames before heads, as the projection that follows wants them.
+    out = query.new_empty(batch, frames, heads, head_dim).transpose(1, 2)
+    strides = (_Strides * 4)(*(x.stride()[:3] for x in (*given, out)))
+    sizes = _Sizes(
+        *(batch, heads, frames, head_dim), min(window, frames - 1), min(global_tokens, frames)
+    )
+    if key_valid is not None:
+        key_valid = key_valid.contiguous()
+    failed = function(
+        *(x.data_ptr() for x in (*given, out)),
+        None if key_valid is None else key_valid.data_ptr(),
+        ctypes.addressof(strides),
+        ctypes.addressof(sizes),
+        torch.get_num_threads(),
+    )
+    if failed:
+        raise MemoryError("no memory for the scores of local attention")
+    return out
+
+
+def _on_any_device(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_valid: Tensor | None,
+    window: int,
+    global_tokens: int,
+) -> Tensor:
+    return in_blocks(query, key, value, key_valid, window=window, global_tokens=global_tokens)
+
+
+def _on_cpu(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_valid: Tensor | None,
+    window: int,
+    global_tokens: int,
+) -> Tensor:
+    function = kernel("local_attention", ARGUMENTS)
+    if function is None or query.dtype != torch.float32:
+        return _on_any_device(query, key, value, key_valid, window, global_tokens)
+    return fused(function, query, key, value, key_valid, window, global_tokens)
+
+
+torch.library.define(
+    "espnet_lite::local_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor? key_valid, int window, int global_tokens)"
+    " -> Tensor",
+)
+torch.library.impl("espnet_lite::local_attention", "default", _on_any_device)
+torch.library.impl("espnet_lite::local_attention", "cpu", _on_cpu)
+
+
+@torch.library.register_fake("espnet_lite::local_attention")
+def _without_data(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_valid: Tensor | None,
+    window: int,
+    global_tokens: int,
+) -> Tensor:
+    return torch.empty_like(query)
+
+
+def local_attention_flops(
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    value: tuple[int, ...],
+    key_valid: tuple[int, ...] | None,
+    window: int,
+    global_tokens: int,
+    *,
+    out_shape: tuple[int, ...],
+) -> int:
+    """Return 2 × the multiplications of both products for tensors of these shapes, padding included.
+
+    A pair of query and key that see each other takes head_dim multiplications in each.
+    """
+    batch, heads, frames, head_dim = query
+    window, tokens = min(window, frames - 1), min(global_tokens, frames)
+    others = frames - tokens
+    near = min(window, max(0, others - 1))
+    in_window = others * (2 * near + 1) - near * (near + 1)
+    pairs = tokens * frames + others * tokens + in_window
+    return 2 * 2 * batch * heads * head_dim * pairs

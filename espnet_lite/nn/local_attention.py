@@ -1,5 +1,6 @@
 """Attention within a window of frames, in the place of attention over the whole utterance."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ class LocalAttention(nn.Module):
     module of their own that takes DotProductAttention's place in MultiHeadAttention.
 
     Exact: equal to DotProductAttention with a band as its mask, in time and memory linear in the
-    number of frames.
+    number of frames. For inference in fp32 on a CPU there is a fused kernel.
     """
 
     def __init__(self, *, window: int, global_tokens: int = 0, dropout: float = 0.0):
@@ -39,15 +40,13 @@ class LocalAttention(nn.Module):
     ) -> Float[Tensor, "batch heads time head_dim"]:
         """Return the mixed values; `mask` says which keys are valid. A query that may see no key gets
         some mix of values."""
-        return in_blocks(
-            query,
-            key,
-            value,
-            None if mask is None else mask[:, 0, 0].expand(query.size(0), -1),
-            window=self.window,
-            global_tokens=self.global_tokens,
-            dropout=self.dropout,
-        )
+        key_valid = None if mask is None else mask[:, 0, 0].expand(query.size(0), -1)
+        sizes = {"window": self.window, "global_tokens": self.global_tokens}
+        is_trained = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        drops = self.training and self.dropout.p > 0
+        if is_trained or drops or query.dtype != torch.float32:
+            return in_blocks(query, key, value, key_valid, dropout=self.dropout, **sizes)
+        return torch.ops.espnet_lite.local_attention(query, key, value, key_valid, **sizes)
 
     def extra_repr(self) -> str:
         """Return what torch prints of the module."""

@@ -1,0 +1,12 @@
+"""What our operators cost, for torch.utils.flop_counter.FlopCounterMode(custom_mapping=...)."""
+
+from collections.abc import Callable
+
+import torch
+
+from espnet_lite.kernels.local_attention import local_attention_flops
+
+# Operator → FLOPs (2 × MACs) from the shapes of its tensors and its other arguments.
+FLOP_FORMULAS: dict[torch._ops.OpOverload, Callable[..., int]] = {
+    torch.ops.espnet_lite.local_attention.default: local_attention_flops,
+}
