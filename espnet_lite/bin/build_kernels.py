@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print where the library is and the level of instructions that it will run at here."""
     args = parser(__doc__)
     args.add_argument(
-        "--optional", action="store_true", help="say why there are none and end with 0"
+        "--if_possible", action="store_true", help="say why there are none and end with 0"
     )
     options = args.parse_args(argv)
 
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         path = Build.planned().library()
     except InputError as error:
-        if not options.optional:
+        if not options.if_possible:
             raise
         print(f"no C++ kernels, plain torch will do their work more slowly: {error}")
         return 0

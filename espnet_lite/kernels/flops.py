@@ -6,7 +6,8 @@ import torch
 
 from espnet_lite.kernels.local_attention import local_attention_flops
 
-# Operator → FLOPs (2 × MACs) from the shapes of its tensors and its other arguments.
-FLOP_FORMULAS: dict[torch._ops.OpOverload, Callable[..., int]] = {
-    torch.ops.espnet_lite.local_attention.default: local_attention_flops,
+# Operator → FLOPs (2 × MACs) from the shapes of its tensors and its other arguments. Operators, not
+# their overloads (`.default`): those torch does not find.
+FLOP_FORMULAS: dict[torch._ops.OpOverloadPacket, Callable[..., int]] = {
+    torch.ops.espnet_lite.local_attention: local_attention_flops,
 }
