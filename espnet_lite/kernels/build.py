@@ -123,8 +123,8 @@ class Build:
                     options = [*self.flags, *LEVELS[level], f"-DKERNEL_LEVEL={level}"]
                     command = [*self.command, *options, "-c", str(source), "-o", objects[-1]]
                     running.append((command, _start(command)))
-            for command, process in running:
-                _, errors = process.communicate()
+            ended = [(command, process, process.communicate()[1]) for command, process in running]
+            for command, process, errors in ended:
                 if process.returncode:
                     raise _failed(command, errors)
             with atomic_path(library) as temporary:

@@ -176,6 +176,8 @@ class _Strides(ctypes.Structure):
 
 
 class _Sizes(ctypes.Structure):
+    """As `Sizes` in sources/local_attention.cpp, where `_Strides` is `Strided`."""
+
     _fields_ = tuple(
         (name, ctypes.c_int64)
         for name in ("batch", "heads", "frames", "head_dim", "window", "global_tokens")
