@@ -122,7 +122,8 @@ class ConformerEncoder(nn.Module):
         """Return frames at the rate they came in; frames beyond `lengths` mean nothing."""
         frames = features.size(1)
         valid = padding_mask(lengths, frames)
-        positions = self.dropout(relative_sinusoids(frames, self.dim, device=features.device))
+        positions = relative_sinusoids(frames, self.dim, device=features.device)
+        positions = self.dropout(positions.to(features.dtype))
         x = self.dropout(features * math.sqrt(self.dim))
         layers = [features]
         for block in self.blocks:

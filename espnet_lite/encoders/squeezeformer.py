@@ -192,8 +192,8 @@ class SqueezeformerEncoder(nn.Module):
         valid = padding_mask(lengths, frames)
         # A frame of half the rate is valid where the frame at its middle is.
         half_valid = None if valid is None else valid[:, ::2]
-        full = (self._positions(frames, features.device), valid)
-        half = (self._positions((frames + 1) // 2, features.device), half_valid)
+        full = (self._positions(frames, like=features), valid)
+        half = (self._positions((frames + 1) // 2, like=features), half_valid)
         given = full
         x = self.dropout(self.input_norm(features))
         layers = [features]
@@ -208,5 +208,7 @@ class SqueezeformerEncoder(nn.Module):
                 layers.append(x if given is full else repeated(x, frames))
         return EncoderOutput(self.norm(x), lengths, layers if return_layers else None)
 
-    def _positions(self, frames: int, device: torch.device) -> Float[Tensor, "distances dim"]:
-        return self.dropout(relative_sinusoids(frames, self.dim, device=device))
+    def _positions(self, frames: int, *, like: Tensor) -> Float[Tensor, "distances dim"]:
+        """Return the positions of so many frames, of the type and on the device of `like`."""
+        positions = relative_sinusoids(frames, self.dim, device=like.device)
+        return self.dropout(positions.to(like.dtype))

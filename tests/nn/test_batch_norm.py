@@ -120,6 +120,7 @@ def _train_a_part(rank: int, size: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # two processes import torch
 def test_several_processes_are_one(tmp_path):
     """Statistics, output and gradients are those of one process that has all utterances."""
     multiprocessing.spawn(_train_a_part, (2, str(tmp_path)), nprocs=2)

@@ -26,13 +26,14 @@ def test_depthwise_equals_a_sum_by_loops(kernel, time, stride):
             torch.testing.assert_close(out[:, i], expected)
 
 
+@pytest.mark.parametrize("channels", [12, 16, 24, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_depthwise_and_its_gradients_equal_torchs_conv1d(dtype):
+def test_depthwise_and_its_gradients_equal_torchs_conv1d(dtype, channels):
     torch.manual_seed(0)
-    ours = DepthwiseConvolution(16, kernel=31).to(dtype)
-    theirs = torch.nn.Conv1d(16, 16, 31, padding=15, groups=16).double()
+    ours = DepthwiseConvolution(channels, kernel=31).to(dtype)
+    theirs = torch.nn.Conv1d(channels, channels, 31, padding=15, groups=channels).double()
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(3, 40, 16, dtype=dtype, requires_grad=True)
+    x = torch.randn(3, 40, channels, dtype=dtype, requires_grad=True)
     y = x.detach().double().requires_grad_()
     out, expected = ours(x), theirs(y.transpose(1, 2)).transpose(1, 2)
     out.sin().sum().backward()

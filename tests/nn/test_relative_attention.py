@@ -79,7 +79,7 @@ def test_a_query_without_any_key_stays_finite():
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 4), (2, 1), (2, 2), (3, 5), (5, 3)])
 def test_shift_picks_the_distance_of_query_and_key(queries, keys):
     distances = queries + keys - 1
-    scores = torch.arange(2 * queries * distances).view(2, queries, distances)
+    scores = torch.arange(2.0 * queries * distances).view(2, queries, distances)
     picked = shifted(scores)
     assert picked.shape == (2, queries, keys)
     assert picked.untyped_storage().data_ptr() == scores.untyped_storage().data_ptr()  # no copy
