@@ -3,6 +3,7 @@
 
 import math
 
+from espnet_lite.encoders.conformer import ConformerConfig, ConformerEncoder
 from espnet_lite.encoders.hubert import (
     HubertBaseConfig,
     HubertBaseEncoder,
@@ -10,12 +11,15 @@ from espnet_lite.encoders.hubert import (
     HubertLargeEncoder,
 )
 from espnet_lite.encoders.sparseformer import SparseformerConfig, SparseformerEncoder
+from espnet_lite.encoders.squeezeformer import SqueezeformerConfig, SqueezeformerEncoder
 from espnet_lite.encoders.transformer import TransformerConfig, TransformerEncoder
 from espnet_lite.errors import InputError
 from espnet_lite.features.frame_grid import FrameGrid
 
 ENCODERS = {
     "transformer": (TransformerConfig, TransformerEncoder),
+    "conformer": (ConformerConfig, ConformerEncoder),
+    "squeezeformer": (SqueezeformerConfig, SqueezeformerEncoder),
     "sparseformer": (SparseformerConfig, SparseformerEncoder),
     "hubert_base": (HubertBaseConfig, HubertBaseEncoder),
     "hubert_large": (HubertLargeConfig, HubertLargeEncoder),

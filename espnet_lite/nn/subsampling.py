@@ -24,8 +24,13 @@ class Conv2dSubsampling4(nn.Module):
         super().__init__()
         first, second = self.strides
         self.first = nn.Conv2d(1, channels, KERNEL, stride=first)
-        self.second = nn.Conv2d(channels, channels, KERNEL, stride=second)
+        self.second = self._second(channels, stride=second)
         self.project = nn.Linear(channels * self._reduced(bins), dim)
+
+    @staticmethod
+    def _second(channels: int, *, stride: int) -> nn.Module:
+        """Return the second convolution."""
+        return nn.Conv2d(channels, channels, KERNEL, stride=stride)
 
     def _reduced(self, size):
         """Return what the convolutions leave of so many frames or bins; below 1: nothing."""
@@ -62,7 +67,28 @@ class Conv2dSubsampling2(Conv2dSubsampling4):
     strides: ClassVar[tuple[int, int]] = (2, 1)
 
 
+class _Separable:
+    """Makes the second convolution depthwise and then pointwise (Squeezeformer, 2206.00888, section
+    3.2): about a ninth of its multiplications."""
+
+    @staticmethod
+    def _second(channels: int, *, stride: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, KERNEL, stride=stride, groups=channels),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+
+class SeparableSubsampling4(_Separable, Conv2dSubsampling4):
+    """3×3 convolution, ReLU, 3×3 of each channel, 1×1, ReLU, projection; stride 4 in all."""
+
+
+class SeparableSubsampling2(_Separable, Conv2dSubsampling2):
+    """The same with stride 2 in all."""
+
+
 CONV2D_SUBSAMPLINGS = {2: Conv2dSubsampling2, 4: Conv2dSubsampling4}
+SEPARABLE_SUBSAMPLINGS = {2: SeparableSubsampling2, 4: SeparableSubsampling4}
 
 
 def stack_frames(

@@ -3,13 +3,34 @@
 import pytest
 import torch
 
-from espnet_lite.nn.subsampling import CONV2D_SUBSAMPLINGS, stack_frames
+from espnet_lite.nn.subsampling import (
+    CONV2D_SUBSAMPLINGS,
+    SEPARABLE_SUBSAMPLINGS,
+    Conv2dSubsampling4,
+    SeparableSubsampling4,
+    stack_frames,
+)
+
+CLASSES = [*CONV2D_SUBSAMPLINGS.values(), *SEPARABLE_SUBSAMPLINGS.values()]
 
 
-@pytest.fixture(params=CONV2D_SUBSAMPLINGS)
+@pytest.fixture(params=CLASSES)
 def subsampling(request):
     torch.manual_seed(0)
-    return CONV2D_SUBSAMPLINGS[request.param](11, 5, channels=3)
+    return request.param(11, 5, channels=3)
+
+
+def kernel_of(second: torch.nn.Module) -> torch.nn.Conv2d:
+    """Return the second convolution as one of all channels; a separable one is a product."""
+    if isinstance(second, torch.nn.Conv2d):
+        return second
+    depthwise, pointwise = second
+    whole = torch.nn.Conv2d(3, 3, 3)
+    across = pointwise.weight[:, :, 0, 0]
+    with torch.no_grad():
+        whole.weight.copy_(torch.einsum("oc,ctb->octb", across, depthwise.weight[:, 0]))
+        whole.bias.copy_(across @ depthwise.bias + pointwise.bias)
+    return whole
 
 
 def convolved(x: torch.Tensor, conv: torch.nn.Conv2d, stride: int) -> torch.Tensor:
@@ -29,7 +50,7 @@ def test_equals_two_convolutions_by_loops(subsampling):
     with torch.no_grad():
         output, lengths = subsampling(features, torch.tensor([16]))
         hidden = convolved(features[0][None], subsampling.first, 2)
-        hidden = convolved(hidden, subsampling.second, reduction // 2)
+        hidden = convolved(hidden, kernel_of(subsampling.second), reduction // 2)
         rows = [subsampling.project(hidden[:, t].flatten()) for t in range(hidden.size(1))]
     torch.testing.assert_close(output[0], torch.stack(rows), atol=1e-5, rtol=1e-5)
     assert lengths.tolist() == [{4: 3, 2: 5}[reduction]]
@@ -78,6 +99,15 @@ def test_one_frame_covers_seven(subsampling):
         seen = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
         assert set(seen) <= set(range(reduction * frame, reduction * frame + 7))
         assert len(seen) >= 5
+
+
+def test_a_separable_kernel_has_about_a_ninth_of_the_weights():
+    plain, separable = (
+        sum(parameter.numel() for parameter in kind(80, 8, channels=144).second.parameters())
+        for kind in (Conv2dSubsampling4, SeparableSubsampling4)
+    )
+    assert plain == 144 * 144 * 9 + 144
+    assert separable == 144 * 9 + 144 + 144 * 144 + 144
 
 
 def test_stacking_joins_neighbours_in_order():
