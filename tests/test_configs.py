@@ -42,6 +42,7 @@ def test_config_loads_and_has_a_header(path):
         ("mini", "pretrain", "train_asr"),
         ("mini", "pretrain_conformer", "train_asr_conformer"),
         ("mini", "pretrain_squeezeformer", "train_asr_squeezeformer"),
+        ("mini", "pretrain_sparseformer", "train_asr_sparseformer"),
         ("an4", "pretrain", "train_asr_finetune"),
         ("an4", "pretrain", "train_asr"),
         ("mini_librispeech", "pretrain", "train_asr_1h"),
