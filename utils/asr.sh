@@ -44,6 +44,8 @@ option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
 option inference_config conf/decode_greedy.yaml "decoding" file
 option model "" "decode and score this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
+option profile_configs "" "training configurations to profile beside the model, with random weights"
+option profile_runs 5 "timed runs of each clip in stage profile; their median counts" count
 
 find_python
 parse_options "$@"
@@ -205,6 +207,18 @@ describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RE
     @option "dev_sets=${dev_list[*]}" \
     @input "${eval_list[@]/#/$decode_dir/}" ${lexicon:+"$lexicon"} \
     @output "$results_dir/results/$row.json"
+read -r -a profile_config_list <<<"$profile_configs"
+profile_of() { # profile_of NAME: print the file of its profile
+    printf '%s' "$results_dir/results/profile/$1.json"
+}
+profile_outputs=("$(profile_of "$model_name")")
+for word in "${profile_config_list[@]}"; do
+    profile_outputs+=("$(profile_of "$(stem "$word" "")")")
+done
+describe 11 profile "parameters, MACs, bytes, real-time factor → $results_dir/results/profile, $results_dir/RESULTS.md" \
+    @stamp "$expdir/.stamps/$model_name.profile.json" @after "${packed_after[@]}" \
+    @option "runs=$profile_runs" @config "${profile_config_list[@]}" \
+    @input "$packed" @output "${profile_outputs[@]}"
 
 stage_data() {
     local arguments
@@ -286,6 +300,16 @@ stage_score() {
         --results_dir "$results_dir" --dev_sets "${dev_list[@]}"
 }
 
+stage_profile() {
+    local config
+    run profile_model --model "$packed" --runs "$profile_runs" --output "$(profile_of "$model_name")"
+    for config in "${profile_config_list[@]}"; do
+        run profile_model --model "$config" --runs "$profile_runs" \
+            --output "$(profile_of "$(stem "$config" "")")"
+    done
+    run draw_results --results_dir "$results_dir"
+}
+
 if [[ $list == true ]]; then
     print_stages
     exit 0
@@ -294,7 +318,7 @@ each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
 require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
-    ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
+    "${profile_config_list[@]}" ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
 [[ -z $pretrained || -n $pretraining || -n $model ]] || require "$pretrained"
 if [[ $dry_run == true ]]; then
     show_stages
