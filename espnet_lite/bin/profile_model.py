@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _profile(options, subject) -> int:
+    from espnet_lite.environment import cores
     from espnet_lite.files import write_text
     from espnet_lite.profile.record import build_profile, with_timings
     from espnet_lite.profile.timing import Timing
@@ -64,6 +65,9 @@ def _profile(options, subject) -> int:
     _print_shapes(profile)
     timings = []
     for threads in () if options.macs_only else options.threads:
+        if threads > cores():
+            print(f"{threads} threads: left out, this process may use {cores()} cores")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "timings.json"
             code = subprocess.run(

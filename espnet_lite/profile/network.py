@@ -99,7 +99,7 @@ def read_subject(path: Path, *, vocab: int | None = None, overrides: Sequence[st
             None if head is None else head.size(0),
         )
     raise InputError(
-        "no such folder" if not path.exists() else "not a model",
+        "neither a model nor a configuration" if path.exists() else "no such file or folder",
         where=path,
         fix="give a packed model (*.esp), the folder of an experiment, a pre-trained encoder "
         "(*.safetensors) or a training configuration (*.yaml)",

@@ -1,11 +1,8 @@
 """Real-time factor and memory: a model as the programs run it, one clip at a time."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor
 
 from espnet_lite.decode.greedy import ctc_greedy_hypotheses
 from espnet_lite.numerics import use_fast_matmul
+from espnet_lite.profile.memory import peak_bytes
 from espnet_lite.profile.network import Subject, load_network
 from espnet_lite.runtime.pack import synthetic_waveform
 from espnet_lite.runtime.packed_model import PackedModel
@@ -79,18 +77,3 @@ def _runnable(subject: Subject) -> tuple[Callable[[Tensor, Tensor], object], int
         return output if network.ctc_head is None else ctc_greedy_hypotheses(*output)
 
     return run, network.front_end.sample_rate
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process had in RAM at a time.
-
-    Of Linux's two numbers that of the address space is taken: getrusage's also counts what the
-    process that started this one had.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024  # kB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS: bytes, else kB

@@ -164,7 +164,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
         "[dump/dev] [--tokenizer] [dump/tokens_bpe30] [--cmvn] [dump/train/cmvn.safetensors] "
         "[--expdir] [exp/asr_bpe30]"
     )
-    assert lines[-1] == (
+    assert lines[-3] == (
         "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
         "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy_bf16/dev] "
         "[test=exp/asr_bpe30/decode_greedy_bf16/test] [--results_dir] [.] [--dev_sets] [dev]"
