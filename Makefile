@@ -17,7 +17,7 @@ ifeq ($(PYTHON),.venv/bin/python)
 	@env -u PYTHON tools/setup.sh
 endif
 
-demo: setup  ## the recipe egs/mini from synthesised speech to the WER table, in DEMO_DIR
+demo: setup  ## the recipe egs/mini from synthesised speech to the tables of WER and cost, in DEMO_DIR
 	PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
 		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) $(DEMO_ARGS)
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md

@@ -42,9 +42,10 @@ option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
 option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
 option inference_config conf/decode_greedy.yaml "decoding" file
-option model "" "decode and score this packed model; nothing is trained" file
+option model "" "decode, score and profile this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
 option profile_configs "" "training configurations to profile beside the model, with random weights"
+option profile_threads "1 2" "numbers of threads that stage profile times with"
 option profile_runs 5 "timed runs of each clip in stage profile; their median counts" count
 
 find_python
@@ -217,7 +218,7 @@ for word in "${profile_config_list[@]}"; do
 done
 describe 11 profile "parameters, MACs, bytes, real-time factor → $results_dir/results/profile, $results_dir/RESULTS.md" \
     @stamp "$expdir/.stamps/$model_name.profile.json" @after "${packed_after[@]}" \
-    @option "runs=$profile_runs" @config "${profile_config_list[@]}" \
+    @option "profile_runs=$profile_runs" "profile_threads=$profile_threads" @config "${profile_config_list[@]}" \
     @input "$packed" @output "${profile_outputs[@]}"
 
 stage_data() {
@@ -301,11 +302,12 @@ stage_score() {
 }
 
 stage_profile() {
-    local config
-    run profile_model --model "$packed" --runs "$profile_runs" --output "$(profile_of "$model_name")"
-    for config in "${profile_config_list[@]}"; do
-        run profile_model --model "$config" --runs "$profile_runs" \
-            --output "$(profile_of "$(stem "$config" "")")"
+    local one threads timing
+    read -r -a threads <<<"$profile_threads"
+    timing=(--threads "${threads[@]}" --runs "$profile_runs")
+    run profile_model --model "$packed" "${timing[@]}" --output "$(profile_of "$model_name")"
+    for one in "${profile_config_list[@]}"; do
+        run profile_model --model "$one" "${timing[@]}" --output "$(profile_of "$(stem "$one" "")")"
     done
     run draw_results --results_dir "$results_dir"
 }

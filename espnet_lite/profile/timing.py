@@ -15,6 +15,8 @@ from espnet_lite.profile.network import Subject, load_network
 from espnet_lite.runtime.pack import synthetic_waveform
 from espnet_lite.runtime.packed_model import PackedModel
 
+ENOUGH_SECONDS = 30.0  # of runs of one clip; a large model on a busy machine gets fewer runs
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -25,7 +27,7 @@ class Timing:
         audio_seconds: length of the clip.
         seconds: the median run took.
         fastest_seconds: the fastest one took; far below the median, the machine was busy.
-        runs: that were timed, after one that was not.
+        runs: that were timed, after one that was not; fewer than asked for where they are long.
         peak_bytes: most memory of the process so far, Python and torch included.
     """
 
@@ -56,12 +58,12 @@ def time_subject(
         waveform = synthetic_waveform(seconds, sample_rate)
         lengths = torch.tensor([waveform.size(1)])
         recognize(waveform, lengths)  # prepares kernels and memory of this size
-        taken = []
-        for _ in range(runs):
+        taken: list[float] = []
+        while len(taken) < runs and sum(taken) < ENOUGH_SECONDS:
             started = time.perf_counter()
             recognize(waveform, lengths)
             taken.append(time.perf_counter() - started)
-        yield Timing(threads, seconds, median(taken), min(taken), runs, peak_bytes())
+        yield Timing(threads, seconds, median(taken), min(taken), len(taken), peak_bytes())
 
 
 def _runnable(subject: Subject) -> tuple[Callable[[Tensor, Tensor], object], int]:

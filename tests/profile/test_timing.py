@@ -40,6 +40,16 @@ def test_short_clips_first_one_run_to_warm_up_and_the_median(tmp_path, monkeypat
     assert found[0].rtf == 1.0 and torch.get_num_threads() == 1
 
 
+def test_long_runs_are_enough_before_all_are_done(tmp_path, monkeypatch):
+    clock = iter([0.0, 20.0, 20.0, 40.0])
+    monkeypatch.setattr(timing_module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timing_module, "_runnable", lambda subject: (lambda *_: None, 100))
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {}")
+    [found] = time_subject(read_subject(path), threads=1, clip_seconds=[1.0], runs=5)
+    assert (found.runs, found.seconds) == (2, 20.0)
+
+
 def test_rtf_by_hand():
     assert Timing(2, 15.0, 0.75, 0.5, 5, 1).rtf == 0.05
 

@@ -156,7 +156,7 @@ def test_the_program_draws_page_table_and_figures(folder, capsys):
         (folder / "results" / f"{known['row']}.json").write_text(json.dumps(known))
     assert draw_results.main(["--results_dir", str(folder)]) == 0
     page = (folder / "RESULTS.md").read_text()
-    assert "| \u2605 **good**           |   12.50 |" in page.partition("## Efficiency")[2]
+    assert "| ★ **good**            |   12.50 |" in page.partition("## Efficiency")[2]
     assert page.index("## Scores") < page.index("## Efficiency") < page.index("## good")
     assert "(224.86 s)" in page and "Timed on: Some CPU, 2 cores, torch 2.13.0." in page
     assert "](images/efficiency_rtf.png)" in page

@@ -230,9 +230,9 @@ def test_profile_of_the_model_and_of_further_configs(finished):
     out = finished.run(*options)
     assert finished.stages_run(out) == ["profile"]
     assert finished.log.read_text().splitlines() == [
-        "profile_model [--model] [exp/asr_bpe30/model_bf16.esp] [--runs] [2]"
+        "profile_model [--model] [exp/asr_bpe30/model_bf16.esp] [--threads] [1] [2] [--runs] [2]"
         " [--output] [./results/profile/asr_bpe30_bf16.json]",
-        "profile_model [--model] [conf/train_asr_wide.yaml] [--runs] [2]"
+        "profile_model [--model] [conf/train_asr_wide.yaml] [--threads] [1] [2] [--runs] [2]"
         " [--output] [./results/profile/train_asr_wide.json]",
         "draw_results [--results_dir] [.]",
     ]

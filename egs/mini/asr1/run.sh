@@ -17,5 +17,6 @@ exec "$recipe/../../../utils/asr.sh" "$recipe" \
     --pretrain_config conf/pretrain.yaml --clusters 50 \
     --asr_config conf/train_asr.yaml \
     --quantize_config conf/quantize_bf16.yaml \
-    --inference_config conf/decode_greedy.yaml --profile_runs 3 \
+    --inference_config conf/decode_greedy.yaml \
+    --profile_runs 3 \
     -- "$@"
