@@ -66,16 +66,8 @@ class TinyRecipe:
             iterations = ",".join(str(i + 1) for i in range(self.iterations))
             command += ["--pretrain_config", str(pretrain), "--iters", iterations]
             command += ["--clusters", "10,12", "--unit_layers", "1", "--sample_megabytes", "20"]
-        command += [
-            "--results_dir",
-            str(self.folder),
-            "--nj",
-            "1",
-            "--profile_runs",
-            "1",
-            *self.options,
-            *arguments,
-        ]
+        command += ["--results_dir", str(self.folder), "--nj", "1"]
+        command += ["--profile_threads", "1", "--profile_runs", "1", *self.options, *arguments]
         done = subprocess.run(
             command,
             env={**os.environ, "PYTHON": sys.executable},
