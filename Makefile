@@ -7,7 +7,7 @@ DEMO_DIR ?= egs/mini/asr1/exp/demo
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
 SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run tests/shell/fake_python)
 
-.PHONY: help setup demo test test_slow lint format clean
+.PHONY: help setup demo kernels test test_slow test_sanitized lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z_]*\):.*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,11 +22,23 @@ demo: setup  ## the recipe egs/mini from synthesised speech to the tables of WER
 		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) $(DEMO_ARGS)
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
 
+kernels: setup  ## compile the C++ kernels now rather than when they are first needed
+	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels
+
 test: setup  ## unit tests and tiny recipes, under 3 minutes
 	$(PYTEST)
 
 test_slow: setup  ## what takes longer
 	$(PYTEST) -m slow
+
+# The sanitizers' libraries must come before all others. CPython itself keeps memory to its end, so leaks
+# are not asked for; torch's own code is compiled without and not checked. A report goes to the descriptor
+# of stderr and ends the process, so pytest must not capture it.
+test_sanitized: setup  ## tests of the C++ kernels under AddressSanitizer and UBSan
+	ESPNET_LITE_KERNELS_FLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	OMP_NUM_THREADS=2 $(PYTHON) -m pytest -q --capture=sys tests/kernels
 
 lint: setup  ## ruff, import-linter, shellcheck, shfmt
 	$(BIN)ruff check .
