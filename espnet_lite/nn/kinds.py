@@ -32,6 +32,7 @@ TABLE: dict[str, str | dict[str, str]] = {
     "Conv2dSubsampling4": dict.fromkeys(("first", "second", "project"), "subsampling"),
     "DotProductAttention": "attention_matmul",
     "FeedForward": dict.fromkeys(("expand", "contract"), "feed_forward"),
+    "LocalAttention": "attention_matmul",
     "MultiHeadAttention": dict.fromkeys(("query", "key", "value", "out"), "attention_linear"),
     "PositionalConvolution": "conv_positional",
     "TransformerDecoder": "decoder",

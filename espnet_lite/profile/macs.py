@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from espnet_lite.kernels.flops import FLOP_FORMULAS
 from espnet_lite.nn.kinds import module_kinds
 from espnet_lite.profile.network import Subject, build_network
 from espnet_lite.runtime.pack import PackPolicy, apply_policy
@@ -62,11 +63,8 @@ def _halved(flops: Callable[..., int]) -> Callable[..., int]:
     return lambda *shapes, **named: flops(*shapes, **named) // 2
 
 
-# FLOPs of ops of our own, in the form of torch.utils.flop_counter's custom_mapping: op → formula of the
-# arguments, tensors as their shapes, with the keyword out_shape.
-OWN_FLOPS: dict[object, Callable[..., int]] = {}
-
 aten = torch.ops.aten
+# Op → MACs of its arguments, tensors as their shapes; keyword out_shape: of the output.
 FORMULAS: dict[object, Callable[..., int]] = {
     aten.mm: _matmul,
     aten.bmm: _matmul,
@@ -74,7 +72,7 @@ FORMULAS: dict[object, Callable[..., int]] = {
     aten.baddbmm: _matmul_added,
     aten.convolution: _convolution,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    **{op: _halved(flops) for op, flops in OWN_FLOPS.items()},
+    **{op: _halved(flops) for op, flops in FLOP_FORMULAS.items()},
 }
 
 # Ops that multiply, or may: without a formula they are an error and not a zero.

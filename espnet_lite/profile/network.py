@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from espnet_lite.config import build_class, from_plain, read_overridden
-from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.encoders.families import ENCODERS, check_frame_rate
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.errors import InputError
 from espnet_lite.models.asr import AsrConfig
@@ -139,11 +139,15 @@ def build_network(
         mode: in which encoder and head are made. In torch's FakeTensorMode they have shapes and no
             memory, whatever their size. The front end is always made in full, as its constants
             (mel filters) are checked by their values.
+
+    Raises:
+        InputError: a window in seconds of an encoder that counts on frames of another length.
     """
     mode = mode or contextlib.nullcontext()
     with mode:
         encoder = build_class(ENCODERS, subject.encoder)(subject.encoder)
     front_end = build_class(FRONT_ENDS, subject.front_end)(subject.front_end, dim=encoder.dim)
+    check_frame_rate(subject.encoder, front_end.grid)
     with mode:
         return Network(front_end, encoder, vocab=subject.vocab)
 

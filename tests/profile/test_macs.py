@@ -13,6 +13,7 @@ from torch.nn import functional
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS, LogMelConfig, StackedLogMelConfig
 from espnet_lite.encoders.hubert import HubertBaseConfig
+from espnet_lite.encoders.sparseformer import SparseformerConfig
 from espnet_lite.encoders.transformer import TransformerConfig
 from espnet_lite.encoders.waveform import WaveformConfig
 from espnet_lite.nn.kinds import TABLE
@@ -167,12 +168,27 @@ def hubert(config: HubertBaseConfig, time: int) -> dict[str, int]:
     return {**transformer(config, time), "conv_positional": positions}
 
 
+def sparseformer(config: SparseformerConfig, time: int) -> dict[str, int]:
+    """Without global tokens: each frame with those of the window that there are."""
+    assert config.global_tokens == 0
+    window = round(1000 * config.window_seconds / config.frame_ms)
+    pairs = sum(min(i + window, time - 1) - max(i - window, 0) + 1 for i in range(time))
+    parts = transformer(config, time)
+    parts["attention_matmul"] = config.layers * 2 * pairs * config.dim
+    return parts
+
+
 CLOSED_FRONT_ENDS = {
     "log_mel": log_mel,
     "stacked_log_mel": stacked_log_mel,
     "waveform": waveform,
 }
-CLOSED_ENCODERS = {"transformer": transformer, "hubert_base": hubert, "hubert_large": hubert}
+CLOSED_ENCODERS = {
+    "transformer": transformer,
+    "hubert_base": hubert,
+    "hubert_large": hubert,
+    "sparseformer": sparseformer,
+}
 
 
 def closed_form(subject: Subject, front_end: str, encoder: str, samples: int) -> dict[str, int]:

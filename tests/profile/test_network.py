@@ -1,16 +1,19 @@
 """What can be profiled, and what is no model, in one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from espnet_lite.bin import profile_model
-from espnet_lite.config import dump_yaml, to_plain
+from espnet_lite.config import dump_yaml, from_plain, parse_yaml, to_plain
+from espnet_lite.errors import InputError
 from espnet_lite.models.asr import AsrConfig, AsrModel, TransformerDecoderConfig
 from espnet_lite.models.hubert import HubertConfig, HubertModel
 from espnet_lite.models.pretrained import write_encoder
+from espnet_lite.profile import record
 from espnet_lite.profile.network import load_network, read_subject
 from espnet_lite.runtime import format as packed_format
 
@@ -32,8 +35,6 @@ def experiment(folder, model):
 
 
 def small(schema, **changes):
-    from espnet_lite.config import from_plain, parse_yaml
-
     return from_plain(schema, {**parse_yaml(MODEL)["model"], **changes})
 
 
@@ -139,14 +140,40 @@ def test_an_experiment_whose_weights_are_of_another_model(tmp_path, capsys):
     exp = experiment(tmp_path / "exp", model)
     text = (exp / "config.yaml").read_text()
     (exp / "config.yaml").write_text(text.replace("feed_forward: 32", "feed_forward: 64"))
-    with pytest.raises(Exception, match=r"feed_forward.expand.weight' has the shape \[32, 16\]"):
+    with pytest.raises(InputError, match=r"feed_forward.expand.weight' has the shape \[32, 16\]"):
         load_network(read_subject(exp))
     (exp / "model.safetensors").unlink()
     assert profile_model.main(["--model", str(exp), "--output", str(tmp_path / "o")]) == 2
     assert "no such file; train it to its end" in capsys.readouterr().err
 
 
-def test_the_program_writes_all_of_a_configuration(tmp_path, capsys):
+def test_a_packed_model_is_what_is_in_the_file_less_its_decoder():
+    path = Path(__file__).parents[1] / "golden" / "packed_v1_bf16.esp"
+    header, tensors = packed_format.read_packed(path)
+    decoder = [tensor for name, tensor in tensors.items() if name.startswith("decoder.")]
+    subject = read_subject(path)
+    found = record.build_profile("golden", subject)
+    decoder_numbers = sum(tensor.numel() for tensor in decoder)
+    trained = sum(tensor.numel() for name, tensor in tensors.items() if ".cmvn." not in name)
+    assert found["parameters"]["total"] == trained - decoder_numbers
+    stored = found["model"]
+    assert stored["decoder_parameters"] == decoder_numbers
+    assert stored["bytes"] + stored["decoder_bytes"] == path.stat().st_size
+    assert stored["decoder_bytes"] == sum(t.numel() * t.element_size() for t in decoder)
+    assert subject.vocab == header["architecture"]["vocab"] and found["weights"] == "trained"
+
+
+def test_a_window_in_seconds_needs_frames_of_its_length(tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {encoder: {name: sparseformer}, front_end: {subsampling: 2}}")
+    assert profile_model.main(["--model", str(path), "--output", str(tmp_path / "o")]) == 2
+    assert (
+        "encoder.frame_ms: 40, but the front end makes a frame each 20" in capsys.readouterr().err
+    )
+
+
+def test_the_program_writes_all_of_a_configuration(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(record, "SUPERB_SAMPLES", (16000, 24000))
     path, output = tmp_path / "train_tiny.yaml", tmp_path / "p" / "tiny.json"
     path.write_text(MODEL)
     arguments = ["--model", str(path), "--output", str(output), "--vocab", "7"]
@@ -158,7 +185,8 @@ def test_the_program_writes_all_of_a_configuration(tmp_path, capsys):
     macs = profile["macs"]
     assert macs["total"] == sum(macs["by_kind"].values())
     assert macs["total"] == sum(utterance["macs"] for utterance in macs["utterances"])
-    assert macs["audio_seconds"] == 224.86 and len(macs["utterances"]) == 32
+    assert macs["audio_seconds"] == 2.5 and macs["per_second"] == round(macs["total"] / 2.5)
+    assert [utterance["samples"] for utterance in macs["utterances"]] == [16000, 24000]
     assert [timing["audio_seconds"] for timing in profile["timings"]] == [0.5, 1.5]
     for timing in profile["timings"]:
         assert timing["runs"] == 2 and timing["threads"] == 1 and timing["peak_bytes"] > 1e7
