@@ -1,5 +1,6 @@
 """Figures of the efficiency table: error rate against bytes, MACs and real-time factor."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +82,17 @@ def _draw(plan: FigurePlan, path: Path) -> None:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         values = [value for value, _, _ in plan.points]
+        low, high = min(values), max(values)
+        is_wide = high > 4 * low > 0
+        middle = math.sqrt(low * high) if is_wide else (low + high) / 2
         axes.scatter(values, [rate for _, rate, _ in plan.points], zorder=3)
-        for value, rate, name in plan.points:
-            axes.annotate(name, (value, rate), (5, 4), textcoords="offset points", fontsize=7)
-        if max(values) > 4 * min(values):
+        for value, rate, name in plan.points:  # names stand towards the middle
+            side, shift = ("right", -5) if value > middle else ("left", 5)
+            place = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}
+            axes.annotate(name, (value, rate), fontsize=7, **place)
+        if is_wide:
             axes.set_xscale("log")
-        axes.margins(x=0.25, y=0.15)  # room for the names
+        axes.margins(y=0.15)
         axes.set_xlabel(plan.x_label)
         axes.set_ylabel(plan.y_label)
         axes.grid(alpha=0.3)
