@@ -1,8 +1,7 @@
 """Multiply-accumulates of a forward pass, counted op by op on tensors that have shapes and no data.
 
 A MAC is one multiplication and the addition of its product: of matrix products, convolutions and
-attention. Biases, norms, activations, softmax and the FFT have none, as in the counters behind
-published tables (DeepSpeed, thop). What runs is counted, on the path that a CPU takes: padding that
+attention. Biases, norms, activations, softmax and the FFT have none. What runs is counted, on the path that a CPU takes: padding that
 is computed counts, a product that is skipped does not.
 """
 
@@ -23,8 +22,8 @@ from espnet_lite.nn.kinds import module_kinds
 from espnet_lite.profile.network import Subject, build_network
 from espnet_lite.runtime.pack import PackPolicy, apply_policy
 
-# SUPERB's protocol (2105.01051; s3prl, tools/compute_macs): 32 utterances of LibriSpeech test-clean,
-# each alone in its batch. Samples at 16 kHz; 224.86 s in all.
+# SUPERB's protocol (2105.01051; s3prl): 32 utterances of LibriSpeech test-clean, each alone in its
+# batch. Samples at 16 kHz; 224.86 s in all.
 SUPERB_SAMPLES = (
     *(20560, 34560, 38480, 42560, 45600, 48720, 52000, 55120, 59120, 62720, 66400),
     *(71200, 75200, 78640, 82800, 87520, 92720, 98560, 104400, 111120, 118480, 125040),
@@ -99,21 +98,21 @@ class MacCounter(TorchDispatchMode):
             hooks.append(
                 module.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name))
             )
-            hooks.append(module.register_forward_hook(lambda *_: self._leave()))
+            hooks.append(module.register_forward_hook(self._leave))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _leave(self) -> None:
+    def _leave(self, module: nn.Module, inputs, output) -> None:
         self._inside.pop()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        formula = FORMULAS.get(func) or FORMULAS.get(func.overloadpacket)
         if func.namespace == "prim":  # a tensor's device and the like
             return func(*args, **kwargs)
+        formula = FORMULAS.get(func) or FORMULAS.get(func.overloadpacket)
         if formula is None:
             with self:  # an op made of others is counted by them
                 result = func.decompose(*args, **kwargs)
