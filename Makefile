@@ -21,7 +21,7 @@ ifeq ($(PYTHON),.venv/bin/python)
 	@env -u PYTHON tools/setup.sh
 endif
 
-demo: setup  ## the recipe egs/mini from nothing to the WER table, in DEMO_DIR; ENCODER=NAME: transformer, conformer, squeezeformer, sparseformer
+demo: setup  ## egs/mini from nothing to the tables of WER and cost, in DEMO_DIR; ENCODER=NAME: transformer, conformer, squeezeformer, sparseformer
 	PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
 		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) \
 		$(DEMO_CONFIGS) $(DEMO_ARGS)
