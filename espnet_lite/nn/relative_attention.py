@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from espnet_lite.nn.dropout import Dropout
 
-BLOCK = 128  # queries at a time at inference: scores of 4 heads and 30 s then stay in the cache
+BLOCK = 128  # queries at a time at inference: their scores for 30 s of keys stay in the cache
 
 
 class RelativeDotProduct(nn.Module):
@@ -14,8 +14,9 @@ class RelativeDotProduct(nn.Module):
     relative positions, a module of their own so that a policy can replace them by quantized ones.
 
     Score (i, j) is (q_i + u)·k_j + (q_i + v)·p_(i−j) (section 3.3, equation for A^rel). Nothing of
-    the size queries × keys × d is made. Without gradients, queries are taken `BLOCK` at a time:
-    a block needs keys + block distances and not 2 · keys, half the product with P.
+    the size queries × keys × d is made. At inference, queries are taken `BLOCK` at a time into memory
+    that is used again: a block needs keys + block distances and not 2 · keys, about half the product
+    with P.
     """
 
     def __init__(self, *, dropout: float = 0.0):
@@ -40,28 +41,56 @@ class RelativeDotProduct(nn.Module):
             positions: of the distances i − j from time − 1 down to −(time − 1).
             mask: True means keep.
         """
-        time, scale = key.size(-2), key.size(-1) ** -0.5
-        content_query, position_query = content_query * scale, position_query * scale
-        key, positions = key.transpose(-1, -2), positions.transpose(-1, -2)
+        scale = key.size(-1) ** -0.5
+        queries = (content_query * scale, position_query * scale)
         penalty = None
         if mask is not None:
             # Added, not filled in: the backward pass is free. Finite, so that a row without any
             # key stays a number; exp(-1e4) is 0 in every float type.
             penalty = content_query.new_zeros(mask.shape).masked_fill(~mask, -1.0e4)
-        block = time if torch.is_grad_enabled() else BLOCK
-        mixed = []
-        for start in range(0, time, block):
-            end = min(start + block, time)
-            distances = positions[..., time - end : 2 * time - 1 - start]
-            scores = content_query[..., start:end, :] @ key
-            scores = scores + shifted(position_query[..., start:end, :] @ distances)
-            if penalty is not None:
-                rows = slice(start, end) if penalty.size(-2) > 1 else slice(None)
-                scores = scores + penalty[..., rows, :]
-            with torch.autocast(scores.device.type, enabled=False):  # sums in fp32 all the same
-                probabilities = scores.softmax(dim=-1)
-            mixed.append(self.dropout(probabilities) @ value)
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-2)
+        is_autocast = torch.is_autocast_enabled(key.device.type)
+        if self.training or torch.is_grad_enabled() or is_autocast:
+            return self._whole(*queries, key, value, positions, penalty)
+        return _by_blocks(*queries, key, value, positions, penalty)
+
+    def _whole(self, content_query, position_query, key, value, positions, penalty) -> Tensor:
+        """Return the mixed values for scaled queries, all at once."""
+        scores = content_query @ key.mT + shifted(position_query @ positions.mT)
+        if penalty is not None:
+            scores = scores + penalty
+        with torch.autocast(scores.device.type, enabled=False):  # sums in fp32 all the same
+            probabilities = scores.softmax(dim=-1)
+        return self.dropout(probabilities) @ value
+
+
+def _by_blocks(content_query, position_query, key, value, positions, penalty) -> Tensor:
+    """Return the mixed values for scaled queries, without gradients and dropout."""
+    batch, heads, time, _ = key.shape
+    content_query, position_query, key, value, positions = (
+        x.expand(batch, *x.shape[-3:]).flatten(0, 1)
+        for x in (content_query, position_query, key, value, positions)
+    )
+    mixed = torch.empty_like(value)
+    rows = min(BLOCK, time)
+    room = value.new_empty(2, batch * heads * rows * (time + rows - 1))
+    for start in range(0, time, rows):
+        block = slice(start, min(start + rows, time))
+        rows_here = block.stop - start
+        distances = time + rows_here - 1
+        scores, by_distance = (
+            part[: batch * heads * rows_here * columns].view(batch * heads, rows_here, columns)
+            for part, columns in zip(room, (time, distances), strict=True)
+        )
+        torch.bmm(content_query[:, block], key.mT, out=scores)
+        near = positions[:, time - block.stop : time - block.stop + distances]
+        torch.bmm(position_query[:, block], near.mT, out=by_distance)
+        scores += shifted(by_distance)
+        if penalty is not None:
+            of_block = penalty[..., block, :] if penalty.size(-2) > 1 else penalty
+            scores.view(batch, heads, rows_here, time).add_(of_block)
+        torch.softmax(scores, dim=-1, out=scores)
+        torch.bmm(scores, value, out=mixed[:, block])
+    return mixed.view(batch, heads, time, -1)
 
 
 def shifted(

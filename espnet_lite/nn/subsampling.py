@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KERNEL = 3  # of both convolutions, in frames and in bins
+BLOCK = 128  # output frames convolved at a time at inference
 
 
 class Conv2dSubsampling4(nn.Module):
@@ -45,13 +46,32 @@ class Conv2dSubsampling4(nn.Module):
     def convolve(
         self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "batch time channels_bins"], Int[Tensor, "batch"]]:
-        """Return the convolutions' output, which `project` takes, and its lengths."""
+        """Return the convolutions' output, which `project` takes, and its lengths.
+
+        Without gradients a long batch is convolved a block of frames after the other: what is between
+        the convolutions, a hundred times as large as the features, then stays small.
+        """
         missing = self.seen_frames - features.size(1)
         if missing > 0:  # a batch of nothing but clips under 85 ms
             features = functional.pad(features, (0, 0, 0, missing))
-        x = torch.relu(self.first(features[:, None]))
-        x = torch.relu(self.second(x))
-        return x.transpose(1, 2).flatten(2), self.output_lengths(lengths)
+        if torch.is_grad_enabled():
+            return self._convolved(features), self.output_lengths(lengths)
+        first, second = self.strides
+        step, frames = first * second, self._reduced(features.size(1))
+        blocks = [
+            self._convolved(
+                features[:, start * step : (start + BLOCK - 1) * step + self.seen_frames]
+            )
+            for start in range(0, frames, BLOCK)
+        ]
+        return torch.cat(blocks, dim=1), self.output_lengths(lengths)
+
+    def _convolved(
+        self, features: Float[Tensor, "batch frames bins"]
+    ) -> Float[Tensor, "batch time channels_bins"]:
+        x = torch.relu_(self.first(features[:, None]))
+        x = torch.relu_(self.second(x))
+        return x.transpose(1, 2).flatten(2)
 
     def forward(
         self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]

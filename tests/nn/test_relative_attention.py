@@ -39,17 +39,29 @@ def by_loops(content_query, position_query, key, value, positions, lengths) -> t
 @pytest.mark.parametrize("block", [None, 1, 3, 4])
 def test_dot_product_equals_loops(time, block, monkeypatch):
     """In one piece, as in training, and by blocks of queries, the last of which may be one query."""
-    monkeypatch.setattr(relative_attention, "BLOCK", block)
+    if block is not None:
+        monkeypatch.setattr(relative_attention, "BLOCK", block)
     inputs = [normal(2, 3, time, 4, seed=seed) for seed in range(4)]
     positions = normal(3, 2 * time - 1, 4, seed=9)
     lengths = [time, max(1, time // 2)]
     expected = by_loops(*inputs, positions, lengths)
     with torch.set_grad_enabled(block is None):
         mask = key_mask(torch.tensor(lengths), time)
-        mixed = RelativeDotProduct()(*inputs, positions, mask)
-        unmasked = RelativeDotProduct()(*inputs, positions)
+        dot_product = RelativeDotProduct().eval()
+        mixed = dot_product(*inputs, positions, mask)
+        unmasked = dot_product(*inputs, positions)
     torch.testing.assert_close(mixed, expected)
     torch.testing.assert_close(unmasked, by_loops(*inputs, positions, [time, time]))
+
+
+def test_dot_product_by_blocks_has_dropout_in_training_only():
+    inputs, positions = [normal(1, 2, 7, 4, seed=seed) for seed in range(4)], normal(2, 13, 4)
+    dropping = RelativeDotProduct(dropout=0.5)
+    with torch.no_grad():
+        dropped = dropping(*inputs, positions)
+        kept = dropping.eval()(*inputs, positions)
+    assert not torch.equal(dropped, kept)
+    torch.testing.assert_close(kept, RelativeDotProduct()(*inputs, positions))
 
 
 def test_dot_product_by_blocks_takes_a_mask_of_each_query(monkeypatch):
@@ -58,7 +70,8 @@ def test_dot_product_by_blocks_takes_a_mask_of_each_query(monkeypatch):
     whole = RelativeDotProduct()(*inputs, positions, mask)
     monkeypatch.setattr(relative_attention, "BLOCK", 3)
     with torch.no_grad():
-        torch.testing.assert_close(RelativeDotProduct()(*inputs, positions, mask), whole)
+        blocks = RelativeDotProduct().eval()(*inputs, positions, mask)
+    torch.testing.assert_close(blocks, whole)
 
 
 def test_gradients_are_those_of_differences():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet_lite.nn import subsampling as nn_subsampling
 from espnet_lite.nn.subsampling import (
     CONV2D_SUBSAMPLINGS,
     SEPARABLE_SUBSAMPLINGS,
@@ -72,6 +73,17 @@ def test_lengths_are_the_frames_that_come_out(subsampling, frames):
     valid = (once - 3) // subsampling.strides[1] + 1 if once >= 3 else 0
     assert lengths.tolist() == [valid]
     assert output.shape == (1, max(1, valid), 5)
+
+
+@pytest.mark.parametrize("frames", [7, 18, 19, 20, 21, 22, 23, 24, 39])
+def test_by_blocks_is_as_in_one_piece(subsampling, frames, monkeypatch):
+    monkeypatch.setattr(nn_subsampling, "BLOCK", 2)
+    features, lengths = torch.randn(2, frames, 11), torch.tensor([frames, 7])
+    whole, _ = subsampling(features, lengths)
+    with torch.no_grad():
+        blocks, _ = subsampling(features, lengths)
+    assert blocks.shape == whole.shape
+    torch.testing.assert_close(blocks, whole, atol=1e-6, rtol=1e-5)
 
 
 def test_no_frames_at_all_have_length_zero(subsampling):
