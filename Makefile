@@ -3,11 +3,15 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 DEMO_DIR ?= egs/mini/asr1/exp/demo
+# Of the demo: transformer, or one with configs of its own in egs/mini/asr1/conf.
+ENCODER ?= transformer
+DEMO_CONFIGS = $(if $(filter-out transformer,$(ENCODER)),--asr_config conf/train_asr_$(ENCODER).yaml \
+	--pretrain_config conf/pretrain_$(ENCODER).yaml)
 # One process a core, one thread a process.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
 SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run tests/shell/fake_python)
 
-.PHONY: help setup demo test test_slow lint format clean
+.PHONY: help setup demo kernels test test_slow test_sanitized lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z_]*\):.*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,16 +21,29 @@ ifeq ($(PYTHON),.venv/bin/python)
 	@env -u PYTHON tools/setup.sh
 endif
 
-demo: setup  ## the recipe egs/mini from synthesised speech to the WER table, in DEMO_DIR
+demo: setup  ## egs/mini from nothing to the tables of WER and cost, in DEMO_DIR; ENCODER=NAME: transformer, conformer, squeezeformer, sparseformer
 	PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
-		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) $(DEMO_ARGS)
+		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) \
+		$(DEMO_CONFIGS) $(DEMO_ARGS)
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
+
+kernels: setup  ## compile the C++ kernels now rather than when they are first needed
+	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels
 
 test: setup  ## unit tests and tiny recipes, under 3 minutes
 	$(PYTEST)
 
 test_slow: setup  ## what takes longer
 	$(PYTEST) -m slow
+
+# The sanitizers' libraries must come before all others. CPython itself keeps memory to its end, so leaks
+# are not asked for; torch's own code is compiled without and not checked. A report goes to the descriptor
+# of stderr and ends the process, so pytest must not capture it.
+test_sanitized: setup  ## tests of the C++ kernels under AddressSanitizer and UBSan
+	ESPNET_LITE_KERNELS_FLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	OMP_NUM_THREADS=2 $(PYTHON) -m pytest -q --capture=sys tests/kernels
 
 lint: setup  ## ruff, import-linter, shellcheck, shfmt
 	$(BIN)ruff check .

@@ -44,6 +44,9 @@ def test_config_loads_and_has_a_header(path):
     ("recipe", "pretraining", "finetuning"),
     [
         ("mini", "pretrain", "train_asr"),
+        ("mini", "pretrain_conformer", "train_asr_conformer"),
+        ("mini", "pretrain_squeezeformer", "train_asr_squeezeformer"),
+        ("mini", "pretrain_sparseformer", "train_asr_sparseformer"),
         ("an4", "pretrain", "train_asr_finetune"),
         ("an4", "pretrain", "train_asr"),
         ("mini_librispeech", "pretrain", "train_asr_1h"),
@@ -71,6 +74,25 @@ def test_recognizer_takes_the_encoder_of_the_pretraining(recipe, pretraining, fi
     if has_mel:
         weights = zip(asr.encoder.parameters(), hubert.encoder.parameters(), strict=True)
         assert all(torch.equal(ours, theirs) for ours, theirs in weights)
+
+
+@pytest.mark.parametrize(
+    ("size", "transformer"), [("4m", "train_asr"), ("10m", "train_asr_transformer_10m")]
+)
+def test_encoders_to_compare_differ_in_nothing_else(size, transformer):
+    """Parameters within 3 % of the Transformer's, the same data and training."""
+    conf = EGS / "mini_librispeech" / "asr1" / "conf"
+    reference = load_config(conf / f"{transformer}.yaml", TrainAsrConfig)
+    others = sorted(conf.glob(f"train_asr_*_{size}.yaml"))
+    assert len(others) >= 2
+    for path in others:
+        config = load_config(path, TrainAsrConfig)
+        assert config.data == reference.data and config.train == reference.train, path
+        count, expected = (
+            sum(parameter.numel() for parameter in AsrModel(model, vocab=30).parameters())
+            for model in (config.model, reference.model)
+        )
+        assert count == pytest.approx(expected, rel=0.03), path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet_lite import numerics
 from espnet_lite.errors import InputError
 from espnet_lite.numerics import pick_device, use_fast_matmul
 
@@ -17,7 +18,6 @@ def keeps_precision():
 @pytest.mark.parametrize("inner", [64, 256, 1024])
 def test_fast_matmul_keeps_the_accuracy_of_fp32(keeps_precision, inner):
     use_fast_matmul(torch.device("cpu"))
-    assert torch.get_float32_matmul_precision() == "medium"
     generator = torch.Generator().manual_seed(inner)
     a = torch.randn(300, inner, generator=generator)
     b = torch.randn(inner, 200, generator=generator)
@@ -26,6 +26,23 @@ def test_fast_matmul_keeps_the_accuracy_of_fp32(keeps_precision, inner):
     assert float(error.norm() / exact.norm()) <= 2e-6  # bf16 would be 3e-3
     linear = torch.nn.functional.linear(a, b.T.contiguous()).double() - exact
     assert float(linear.norm() / exact.norm()) <= 2e-6
+
+
+def test_fast_matmul_is_off_where_the_processor_would_round(keeps_precision, monkeypatch):
+    for rounded, precision in ((True, "highest"), (False, "medium")):
+        monkeypatch.setattr(numerics, "_products_are_rounded", lambda rounded=rounded: rounded)
+        use_fast_matmul(torch.device("cpu"))
+        assert torch.get_float32_matmul_precision() == precision
+
+
+def test_rounded_products_are_noticed(monkeypatch):
+    torch.set_float32_matmul_precision("highest")
+    assert not numerics._products_are_rounded()
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda x, w: linear(x.bfloat16(), w.bfloat16()).float()
+    )
+    assert numerics._products_are_rounded()
 
 
 def test_fast_matmul_on_cuda_is_tf32_and_not_bf16(keeps_precision):

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
+STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score", "profile"]
 PRETRAINING = ["units", "pretrain"]
 TINY_PRETRAIN_CONFIG = """
 model:
@@ -66,7 +66,8 @@ class TinyRecipe:
             iterations = ",".join(str(i + 1) for i in range(self.iterations))
             command += ["--pretrain_config", str(pretrain), "--iters", iterations]
             command += ["--clusters", "10,12", "--unit_layers", "1", "--sample_megabytes", "20"]
-        command += ["--results_dir", str(self.folder), "--nj", "1", *self.options, *arguments]
+        command += ["--results_dir", str(self.folder), "--nj", "1"]
+        command += ["--profile_threads", "1", "--profile_runs", "1", *self.options, *arguments]
         done = subprocess.run(
             command,
             env={**os.environ, "PYTHON": sys.executable},
@@ -111,14 +112,19 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
         assert scores["utterances"] == len(reference.read_text().splitlines())
         if kind == "wer":
             assert scores["words"] == words_of(reference)
-    assert f"{experiment}_bf16_greedy" in (folder / "RESULTS.md").read_text()
+    page = (folder / "RESULTS.md").read_text()
+    assert f"{experiment}_bf16_greedy" in page
+    profile = json.loads((folder / "results" / "profile" / f"{experiment}_bf16.json").read_text())
+    assert profile["model"]["sha256"] == row["model"]["sha256"]
+    assert 0 < profile["parameters"]["total"] <= row["model"]["parameters"]
+    assert f"{profile['macs']['total'] / 1e9:.1f} |" in page.partition("## Efficiency")[2]
 
     assert recipe.run().count("up to date") == len(recipe.stages())
 
     model = folder / "given.esp"
     model.write_bytes((exp / "model_bf16.esp").read_bytes())
     out = recipe.run("--stage", "decode", "--model", str(model))
-    assert stages_run(out) == ["decode", "score"]
+    assert stages_run(out) == ["decode", "score", "profile"]
     decoded = [exp / "decode_greedy_bf16", folder / "exp" / "packed_given" / "decode_greedy"]
     texts = [(path / recipe.eval_sets[-1] / "text").read_bytes() for path in decoded]
     assert texts[0] == texts[1] and texts[0]
@@ -198,7 +204,7 @@ def test_librispeech(tmp_path):
     )
     elsewhere.folder.mkdir()
     assert stages_run(elsewhere.run("--test_sets", "train-own")) == [
-        *("data", "dump", "decode", "score")
+        *("data", "dump", "decode", "score", "profile")
     ]
     prepared = sorted(path.name for path in (elsewhere.folder / "dump").glob("[!.]*"))
     assert prepared == ["dev-clean", "train-own"]  # no set to train on

@@ -1,11 +1,11 @@
-"""Write the numbers of ESPnet's Transformer that the tests compare with: tests/golden/espnet_*.
+"""Write the numbers of ESPnet's Transformer and Conformer that the tests compare with: tests/golden/espnet_*.
 
 Run it with the Python of the peers' environment (tools/setup_peers.sh), from any folder:
 
     .venv_peers/bin/python tools/make_espnet_golden.py
 
 Each file holds ESPnet's state dict under `weights/`, the inputs and the outputs of one forward
-pass in evaluation mode, and the numbers the module was built from in its metadata.
+pass in evaluation mode (of the Conformer in training mode too), and the numbers the module was built from in its metadata.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 from safetensors.torch import save_file
 
@@ -108,6 +109,57 @@ def encoder_golden(path: Path, generator: torch.Generator) -> None:
     write(path, encoder, numbers, tensors)
 
 
+def conformer_golden(path: Path, generator: torch.Generator) -> None:
+    """Write a Conformer of two layers with its conv2d subsampling: features in, encoded out.
+
+    ESPnet's convolution modules see the padding of a batch, so each utterance is encoded alone. In
+    training mode, without dropout, a batch of two utterances of one length goes through; the
+    weights, running statistics among them, are those before it.
+    """
+    kernel = 7
+    encoder = ConformerEncoder(
+        input_size=MELS,
+        output_size=DIM,
+        attention_heads=HEADS,
+        linear_units=FEED_FORWARD,
+        num_blocks=LAYERS,
+        dropout_rate=0.0,
+        positional_dropout_rate=0.0,
+        input_layer="conv2d",
+        macaron_style=True,
+        rel_pos_type="latest",
+        cnn_module_kernel=kernel,
+        max_pos_emb_len=100,
+    )
+    shake(encoder, generator)
+    with torch.no_grad():
+        for name, statistics in encoder.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                statistics.add_(0.5 * torch.rand(statistics.shape, generator=generator))
+    features = torch.randn(2, 43, MELS, generator=generator)
+    feature_lengths = torch.tensor([43, 29])
+    tensors = {"features": features, "feature_lengths": feature_lengths}
+    with torch.no_grad():
+        for row, length in enumerate(feature_lengths):
+            alone = encoder(features[row : row + 1, :length], length[None])
+            tensors[f"encoded_{row}"] = alone[0][0]
+    weights = {key: value.clone() for key, value in encoder.state_dict().items()}
+    with torch.no_grad():
+        tensors["trained"] = encoder.train()(features, torch.tensor([43, 43]))[0]
+    after = encoder.state_dict()
+    tensors |= {f"after/{key}": after[key].clone() for key in weights if "running_" in key}
+    encoder.load_state_dict(weights)
+    numbers = {
+        "mels": MELS,
+        "dim": DIM,
+        "heads": HEADS,
+        "feed_forward": FEED_FORWARD,
+        "layers": LAYERS,
+        "kernel": kernel,
+    }
+    write(path, encoder, numbers, tensors)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(__file__).resolve().parent.parent / "tests" / "golden"
@@ -119,6 +171,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     decoder_golden(folder / "espnet_decoder.safetensors", generator)
     encoder_golden(folder / "espnet_encoder.safetensors", generator)
+    conformer_golden(folder / "espnet_conformer.safetensors", generator)
 
 
 if __name__ == "__main__":

@@ -118,4 +118,6 @@ fi
 echo "tools/setup.sh: installing the toolkit with the extras demo and dev"
 install --no-build-isolation --editable '.[demo,dev]'
 .venv/bin/python tools/check_install.py
+.venv/bin/python -m espnet_lite.bin.build_kernels --if_possible ||
+    echo "tools/setup.sh: the C++ kernels could not be compiled; the toolkit works without them"
 printf '%s' "$wanted" >"$mark"

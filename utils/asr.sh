@@ -42,8 +42,11 @@ option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
 option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
 option inference_config conf/decode_greedy.yaml "decoding" file
-option model "" "decode and score this packed model; nothing is trained" file
+option model "" "decode, score and profile this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
+option profile_configs "" "training configurations to profile beside the model, with random weights"
+option profile_threads "1 2" "numbers of threads that stage profile times with"
+option profile_runs 5 "timed runs of each clip in stage profile; their median counts" count
 
 find_python
 parse_options "$@"
@@ -205,6 +208,18 @@ describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RE
     @option "dev_sets=${dev_list[*]}" \
     @input "${eval_list[@]/#/$decode_dir/}" ${lexicon:+"$lexicon"} \
     @output "$results_dir/results/$row.json"
+read -r -a profile_config_list <<<"$profile_configs"
+profile_of() { # profile_of NAME: print the file of its profile
+    printf '%s' "$results_dir/results/profile/$1.json"
+}
+profile_outputs=("$(profile_of "$model_name")")
+for word in "${profile_config_list[@]}"; do
+    profile_outputs+=("$(profile_of "$(stem "$word" "")")")
+done
+describe 11 profile "parameters, MACs, bytes, real-time factor → $results_dir/results/profile, $results_dir/RESULTS.md" \
+    @stamp "$expdir/.stamps/$model_name.profile.json" @after "${packed_after[@]}" \
+    @option "profile_runs=$profile_runs" "profile_threads=$profile_threads" @config "${profile_config_list[@]}" \
+    @input "$packed" @output "${profile_outputs[@]}"
 
 stage_data() {
     local arguments
@@ -286,6 +301,17 @@ stage_score() {
         --results_dir "$results_dir" --dev_sets "${dev_list[@]}"
 }
 
+stage_profile() {
+    local one threads timing
+    read -r -a threads <<<"$profile_threads"
+    timing=(--threads "${threads[@]}" --runs "$profile_runs")
+    run profile_model --model "$packed" "${timing[@]}" --output "$(profile_of "$model_name")"
+    for one in "${profile_config_list[@]}"; do
+        run profile_model --model "$one" "${timing[@]}" --output "$(profile_of "$(stem "$one" "")")"
+    done
+    run draw_results --results_dir "$results_dir"
+}
+
 if [[ $list == true ]]; then
     print_stages
     exit 0
@@ -294,7 +320,7 @@ each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
 require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
-    ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
+    "${profile_config_list[@]}" ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
 [[ -z $pretrained || -n $pretraining || -n $model ]] || require "$pretrained"
 if [[ $dry_run == true ]]; then
     show_stages

@@ -22,11 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--title", help="default: the last two parts of --results_dir")
     args = arguments.parse_args(argv)
 
-    from espnet_lite.files import read_lines, write_text
+    from espnet_lite.files import write_text
     from espnet_lite.runtime.format import file_sha256, read_header
-    from espnet_lite.score.pretraining import read_pretrainings
     from espnet_lite.score.results import build_row, read_rows, row_text, with_earlier_sets
-    from espnet_lite.score.results_page import results_page
+    from espnet_lite.score.results_folder import draw, write
 
     header = read_header(args.model)
     if not isinstance(header.get("record"), dict):
@@ -48,11 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     # Everything is read and drawn before anything is written: a fault in another row leaves all.
     others = read_rows(folder, but=row_path)
     rows = dict(sorted({**others, args.row: row}.items()))
-    notes_path = folder / "results" / "notes.md"
-    notes = "\n".join(read_lines(notes_path)) if notes_path.is_file() else None
-    page = results_page(rows, pretrainings=read_pretrainings(folder), notes=notes)
+    drawn = draw(folder, rows)
     write_text(row_path, row_text(row))
-    write_text(folder / "RESULTS.md", page)
+    write(folder, drawn)
     print(f"{row_path}, {folder / 'RESULTS.md'}: {len(rows)} rows")
     return 0
 

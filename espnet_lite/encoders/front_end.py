@@ -22,7 +22,12 @@ from espnet_lite.features.cmvn import GlobalCmvn, utterance_cmvn
 from espnet_lite.features.fbank import Fbank
 from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.features.spec_augment import SpecAugment
-from espnet_lite.nn.subsampling import CONV2D_SUBSAMPLINGS, KERNEL, stack_frames
+from espnet_lite.nn.subsampling import (
+    CONV2D_SUBSAMPLINGS,
+    KERNEL,
+    SEPARABLE_SUBSAMPLINGS,
+    stack_frames,
+)
 
 CMVN = ("global", "utterance", "none")
 
@@ -69,6 +74,7 @@ class LogMelConfig(_MelConfig):
 
     channels: int = 64  # of the subsampling convolutions
     subsampling: int = 4  # frames of 10 ms to one of the encoder: 4 (40 ms) | 2 (20 ms)
+    separable: bool = False  # second convolution by channel, then across channels (Squeezeformer)
 
     def __post_init__(self):
         super().__post_init__()
@@ -148,7 +154,8 @@ class LogMelFrontEnd(_MelFrontEnd):
 
     def __init__(self, config: LogMelConfig, *, dim: int):
         super().__init__(config)
-        subsampling = CONV2D_SUBSAMPLINGS[config.subsampling]
+        family = SEPARABLE_SUBSAMPLINGS if config.separable else CONV2D_SUBSAMPLINGS
+        subsampling = family[config.subsampling]
         self.subsampling = subsampling(config.num_mels, dim, channels=config.channels)
         self.grid = self.fbank_grid()
         for stride in subsampling.strides:

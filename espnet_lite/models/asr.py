@@ -11,7 +11,7 @@ from espnet_lite.config import build_class, check_numbers, choice, optional_choi
 from espnet_lite.data.utterance import TOKEN_PADDING, Batch
 from espnet_lite.decode.families import DECODERS, build_decoder
 from espnet_lite.decode.greedy import BLANK, ctc_greedy
-from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.encoders.families import ENCODERS, check_frame_rate
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
@@ -69,6 +69,7 @@ class AsrModel(nn.Module):
         self.front_end = build_class(FRONT_ENDS, config.front_end)(
             config.front_end, dim=self.encoder.dim
         )
+        check_frame_rate(config.encoder, self.front_end.grid)
         self.input_mask = None
         if config.input_mask is not None:
             frame_ms = self.front_end.grid.frame_ms

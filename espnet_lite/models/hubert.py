@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from espnet_lite.config import build_class, check_numbers, choice
 from espnet_lite.data.utterance import UNIT_PADDING, Batch
-from espnet_lite.encoders.families import ENCODERS
+from espnet_lite.encoders.families import ENCODERS, check_frame_rate
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.models.loss import Loss
@@ -129,6 +129,7 @@ class HubertModel(nn.Module):
         self.encoder = build_class(ENCODERS, config.encoder)(config.encoder)
         dim = self.encoder.dim
         self.front_end = build_class(FRONT_ENDS, config.front_end)(config.front_end, dim=dim)
+        check_frame_rate(config.encoder, self.front_end.grid)
         self.input_dropout = Dropout(config.input_dropout)
         self.mask_embedding = nn.Parameter(torch.empty(dim).uniform_())
         head = build_class(UNIT_HEADS, config.head)

@@ -15,6 +15,16 @@ def key_mask(lengths: Int[Tensor, "batch"], size: int) -> Bool[Tensor, "batch 1 
     return valid_mask(lengths, size)[:, None, None, :]
 
 
+def padding_mask(lengths: Int[Tensor, "batch"], size: int) -> Bool[Tensor, "batch size"] | None:
+    """Return `valid_mask`, or None on a CPU where every frame is valid: nothing is to be masked.
+
+    A GPU would have to be waited for, so that there the mask is always made.
+    """
+    if lengths.device.type == "cpu" and bool((lengths >= size).all()):
+        return None
+    return valid_mask(lengths, size)
+
+
 def causal_mask(size: int, device: torch.device | None = None) -> Bool[Tensor, "size size"]:
     """Return the mask (query, key) that lets a query see itself and what came before."""
     position = torch.arange(size, device=device)

@@ -1,4 +1,4 @@
-"""Absolute sinusoidal positions (Vaswani et al. 2017, section 3.5)."""
+"""Sinusoidal positions: absolute (Vaswani et al. 2017, section 3.5) and relative."""
 
 import math
 
@@ -16,6 +16,17 @@ def sinusoids(
     rates = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
     angles = torch.arange(positions, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
+
+
+def relative_sinusoids(
+    frames: int, dim: int, *, device: torch.device | None = None
+) -> Float[Tensor, "distances dim"]:
+    """Return the sinusoids of the distances frames − 1, …, 0, …, −(frames − 1), as many as two of so
+    many frames can have (Transformer-XL, Dai et al. 2019, appendix B)."""
+    past = sinusoids(frames, dim, device=device)
+    future = past[1:].clone()
+    future[:, 0::2].neg_()  # the sine is odd, the cosine even
+    return torch.cat([past.flip(0), future])
 
 
 class SinusoidalPositions(nn.Module):

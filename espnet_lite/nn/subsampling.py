@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KERNEL = 3  # of both convolutions, in frames and in bins
+BLOCK = 128  # output frames convolved at a time at inference
 
 
 class Conv2dSubsampling4(nn.Module):
@@ -24,8 +25,13 @@ class Conv2dSubsampling4(nn.Module):
         super().__init__()
         first, second = self.strides
         self.first = nn.Conv2d(1, channels, KERNEL, stride=first)
-        self.second = nn.Conv2d(channels, channels, KERNEL, stride=second)
+        self.second = self._second(channels, stride=second)
         self.project = nn.Linear(channels * self._reduced(bins), dim)
+
+    @staticmethod
+    def _second(channels: int, *, stride: int) -> nn.Module:
+        """Return the second convolution."""
+        return nn.Conv2d(channels, channels, KERNEL, stride=stride)
 
     def _reduced(self, size):
         """Return what the convolutions leave of so many frames or bins; below 1: nothing."""
@@ -40,13 +46,32 @@ class Conv2dSubsampling4(nn.Module):
     def convolve(
         self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "batch time channels_bins"], Int[Tensor, "batch"]]:
-        """Return the convolutions' output, which `project` takes, and its lengths."""
+        """Return the convolutions' output, which `project` takes, and its lengths.
+
+        Without gradients a long batch is convolved a block of frames after the other: what is between
+        the convolutions, a hundred times as large as the features, then stays small.
+        """
         missing = self.seen_frames - features.size(1)
         if missing > 0:  # a batch of nothing but clips under 85 ms
             features = functional.pad(features, (0, 0, 0, missing))
-        x = torch.relu(self.first(features[:, None]))
-        x = torch.relu(self.second(x))
-        return x.transpose(1, 2).flatten(2), self.output_lengths(lengths)
+        if torch.is_grad_enabled():
+            return self._convolved(features), self.output_lengths(lengths)
+        first, second = self.strides
+        step, frames = first * second, self._reduced(features.size(1))
+        blocks = [
+            self._convolved(
+                features[:, start * step : (start + BLOCK - 1) * step + self.seen_frames]
+            )
+            for start in range(0, frames, BLOCK)
+        ]
+        return torch.cat(blocks, dim=1), self.output_lengths(lengths)
+
+    def _convolved(
+        self, features: Float[Tensor, "batch frames bins"]
+    ) -> Float[Tensor, "batch time channels_bins"]:
+        x = torch.relu_(self.first(features[:, None]))
+        x = torch.relu_(self.second(x))
+        return x.transpose(1, 2).flatten(2)
 
     def forward(
         self, features: Float[Tensor, "batch frames bins"], lengths: Int[Tensor, "batch"]
@@ -62,7 +87,28 @@ class Conv2dSubsampling2(Conv2dSubsampling4):
     strides: ClassVar[tuple[int, int]] = (2, 1)
 
 
+class _Separable:
+    """Makes the second convolution depthwise and then pointwise (Squeezeformer, 2206.00888, section
+    3.2): about a ninth of its multiplications."""
+
+    @staticmethod
+    def _second(channels: int, *, stride: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, KERNEL, stride=stride, groups=channels),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+
+class SeparableSubsampling4(_Separable, Conv2dSubsampling4):
+    """3×3 convolution, ReLU, 3×3 of each channel, 1×1, ReLU, projection; stride 4 in all."""
+
+
+class SeparableSubsampling2(_Separable, Conv2dSubsampling2):
+    """The same with stride 2 in all."""
+
+
 CONV2D_SUBSAMPLINGS = {2: Conv2dSubsampling2, 4: Conv2dSubsampling4}
+SEPARABLE_SUBSAMPLINGS = {2: SeparableSubsampling2, 4: SeparableSubsampling4}
 
 
 def stack_frames(

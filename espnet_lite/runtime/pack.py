@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from espnet_lite.runtime.packed_model import DECODER_PREFIX, PackedModel
@@ -46,16 +47,21 @@ def apply_policy(weights: dict[str, Tensor], policy: PackPolicy) -> dict[str, Te
     }
 
 
+def synthetic_waveform(seconds: float, sample_rate: int) -> Float[Tensor, "1 samples"]:
+    """Return noise and a rising tone whose loudness changes four times a second: always the same."""
+    count = round(seconds * sample_rate)
+    time = torch.arange(count) / sample_rate
+    noise = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    tone = torch.sin(2 * torch.pi * (200 + 200 * time) * time)
+    loudness = 0.55 + 0.45 * torch.sin(2 * torch.pi * 4 * time)
+    return (loudness * (0.2 * tone + 0.02 * noise))[None]
+
+
 def largest_difference(first: PackedModel, second: PackedModel) -> float:
     """Return the largest |difference| of log-probabilities of two packings of one model, on a
-    synthetic waveform: noise and a rising tone whose loudness changes four times a second."""
-    count = round(PROBE_SECONDS * first.sample_rate)
-    seconds = torch.arange(count) / first.sample_rate
-    noise = torch.randn(count, generator=torch.Generator().manual_seed(0))
-    tone = torch.sin(2 * torch.pi * (200 + 200 * seconds) * seconds)
-    loudness = 0.55 + 0.45 * torch.sin(2 * torch.pi * 4 * seconds)
-    waveform = (loudness * (0.2 * tone + 0.02 * noise))[None]
-    lengths = torch.tensor([count])
+    synthetic waveform."""
+    waveform = synthetic_waveform(PROBE_SECONDS, first.sample_rate)
+    lengths = torch.tensor([waveform.size(1)])
     one, frames = first.log_probs(waveform, lengths)
     other, _ = second.log_probs(waveform, lengths)
     valid = int(frames[0])

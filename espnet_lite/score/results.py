@@ -66,8 +66,7 @@ def check_row(row: Mapping, *, where: object) -> None:
     Raises:
         InputError: naming the file and the first key that is missing or of another type.
     """
-    for key, types in NEEDED.items():
-        _check(row, key.split("."), types, where=where, above="")
+    check_needed(row, NEEDED, where=where)
     main, whole = headline_kind(row), headline_unit(row)
     for name, score in row["scores"].items():
         _check(score, [whole], (int,), where=where, above=f"scores.{name}")
@@ -82,6 +81,16 @@ def check_row(row: Mapping, *, where: object) -> None:
             raise InputError(f"missing key 'decode.rtf.{name}'", where=where)
     if not row["dev_sets"]:
         raise InputError("key 'dev_sets' is empty; the headline is chosen on one", where=where)
+
+
+def check_needed(plain: Mapping, needed: Mapping[str, tuple[type, ...]], *, where: object) -> None:
+    """Check that `plain` has every key of `needed` (`a.b.c`; `*`: any key), with its type.
+
+    Raises:
+        InputError: naming the file and the first key that is missing or of another type.
+    """
+    for key, types in needed.items():
+        _check(plain, key.split("."), types, where=where, above="")
 
 
 def headline_kind(row: Mapping) -> str:

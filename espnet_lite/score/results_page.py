@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
+from espnet_lite.score.efficiency import (
+    machines,
+    main_table,
+    share_table,
+    timing_table,
+)
+from espnet_lite.score.efficiency_figures import FigurePlan
 from espnet_lite.score.pretraining import pretraining_rows
 from espnet_lite.score.results import headline_kind, headline_unit
 
@@ -30,10 +37,21 @@ _PRETRAINING = (
 )
 
 
+_EFFICIENCY = (
+    "What runs is front end, encoder and CTC head, no attention decoder: parameters, bytes (~: not"
+    " packed, weights in bf16) and MACs are theirs. GMACs are those of SUPERB's 32 utterances"
+    " ({seconds} s), mel filterbank included, FFT not; GMACs/s those of a second of their audio."
+    " RTF is that of greedy decoding, one clip at a time in one thread, and peak MiB the memory of"
+    " its process, with Python and torch."
+)
+
+
 def results_page(
     rows: Mapping[str, Mapping],
     *,
     pretrainings: Sequence[Mapping] = (),
+    efficiency: Sequence[Mapping] = (),
+    figures: Sequence[FigurePlan] = (),
     notes: str | None = None,
 ) -> str:
     """Return the Markdown of a recipe's results.
@@ -46,12 +64,14 @@ def results_page(
     Args:
         rows: `{row name: row}`, checked by `results.check_row`; at least one.
         pretrainings: records of pre-trainings, as `read_pretrainings` returns them.
+        efficiency: lines of the efficiency table, as `efficiency_lines` returns them.
+        figures: of that table, beside the page.
         notes: hand-written Markdown for the end of the page.
 
     Raises:
         InputError: rows whose first dev sets differ, as then there is nothing to compare.
     """
-    ordered = _by_dev_rate(rows)
+    ordered = by_dev_rate(rows)
     headline = ordered[0]
     dev, kind = headline["dev_sets"][0], headline_kind(headline)
     rate = _rate(headline, dev, kind, "err")
@@ -63,6 +83,7 @@ def results_page(
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
         *(["## Pre-training", _PRETRAINING, _pretrainings(pretrainings)] if pretrainings else []),
+        *(_efficiency(ordered, efficiency, figures) if efficiency else []),
         *(_details(row) for row in ordered),
     ]
     if notes and notes.strip():
@@ -71,12 +92,51 @@ def results_page(
     return "\n\n".join(parts) + "\n"
 
 
+def _efficiency(
+    ordered: Sequence[Mapping], lines: Sequence[Mapping], figures: Sequence[FigurePlan]
+) -> list[str]:
+    star = f"{STAR} **{ordered[0]['row']}**"
+    lines = [
+        {**line, "model": star} if line["model"] == ordered[0]["row"] else line for line in lines
+    ]
+    rates = [(kind, name) for kind in _kinds(ordered) for name in _sets(ordered)]
+    shown = [
+        f"![{figure.y_label} against {figure.x_label}]({figure.path.as_posix()})"
+        for figure in figures
+    ]
+    return [*efficiency_parts(lines, rates), *(["\n".join(shown)] if shown else [])]
+
+
+def efficiency_parts(lines: Sequence[Mapping], rates: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the section of the lines of `efficiency_lines`; `rates`: ("wer", set) to show."""
+    seconds = " or ".join(dict.fromkeys(f"{line['macs_seconds']:g}" for line in lines))
+    measured = "; ".join(_machine(machine) for machine in machines(lines))
+    parts = [
+        "## Efficiency",
+        _EFFICIENCY.format(seconds=seconds) + (f" Timed on: {measured}." if measured else ""),
+        markdown_table(*main_table(lines, rates)),
+        "MACs by kind of module, in percent:",
+        markdown_table(*share_table(lines)),
+    ]
+    if measured:
+        parts += [
+            "Real-time factor and peak memory (MiB) by seconds of audio:",
+            markdown_table(*timing_table(lines)),
+        ]
+    return parts
+
+
 def _pretrainings(records: Sequence[Mapping]) -> str:
     header, lines = pretraining_rows(records)
     return markdown_table(header, lines)
 
 
-def _by_dev_rate(rows: Mapping[str, Mapping]) -> list[Mapping]:
+def by_dev_rate(rows: Mapping[str, Mapping]) -> list[Mapping]:
+    """Return the rows in the order of the page, the headline first.
+
+    Raises:
+        InputError: their first dev sets differ.
+    """
     first_name, first = next(iter(rows.items()))
     dev = first["dev_sets"][0]
     for name, row in rows.items():

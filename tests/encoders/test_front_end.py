@@ -26,6 +26,8 @@ SMALL = {
     "log_mel": [
         (_SMALL_MEL, (1360, 640), 3 * 4),
         ({**_SMALL_MEL, "subsampling": 2}, (1360, 320), 3 * 7),
+        ({**_SMALL_MEL, "separable": True}, (1360, 640), 3 * 4),
+        ({**_SMALL_MEL, "separable": True, "subsampling": 2}, (1360, 320), 3 * 7),
     ],
     "stacked_log_mel": [
         (_MEL, (560, 320), 80),

@@ -3,13 +3,35 @@
 import pytest
 import torch
 
-from espnet_lite.nn.subsampling import CONV2D_SUBSAMPLINGS, stack_frames
+from espnet_lite.nn import subsampling as nn_subsampling
+from espnet_lite.nn.subsampling import (
+    CONV2D_SUBSAMPLINGS,
+    SEPARABLE_SUBSAMPLINGS,
+    Conv2dSubsampling4,
+    SeparableSubsampling4,
+    stack_frames,
+)
+
+CLASSES = [*CONV2D_SUBSAMPLINGS.values(), *SEPARABLE_SUBSAMPLINGS.values()]
 
 
-@pytest.fixture(params=CONV2D_SUBSAMPLINGS)
+@pytest.fixture(params=CLASSES)
 def subsampling(request):
     torch.manual_seed(0)
-    return CONV2D_SUBSAMPLINGS[request.param](11, 5, channels=3)
+    return request.param(11, 5, channels=3)
+
+
+def kernel_of(second: torch.nn.Module) -> torch.nn.Conv2d:
+    """Return the second convolution as one of all channels; a separable one is a product."""
+    if isinstance(second, torch.nn.Conv2d):
+        return second
+    depthwise, pointwise = second
+    whole = torch.nn.Conv2d(3, 3, 3)
+    across = pointwise.weight[:, :, 0, 0]
+    with torch.no_grad():
+        whole.weight.copy_(torch.einsum("oc,ctb->octb", across, depthwise.weight[:, 0]))
+        whole.bias.copy_(across @ depthwise.bias + pointwise.bias)
+    return whole
 
 
 def convolved(x: torch.Tensor, conv: torch.nn.Conv2d, stride: int) -> torch.Tensor:
@@ -29,7 +51,7 @@ def test_equals_two_convolutions_by_loops(subsampling):
     with torch.no_grad():
         output, lengths = subsampling(features, torch.tensor([16]))
         hidden = convolved(features[0][None], subsampling.first, 2)
-        hidden = convolved(hidden, subsampling.second, reduction // 2)
+        hidden = convolved(hidden, kernel_of(subsampling.second), reduction // 2)
         rows = [subsampling.project(hidden[:, t].flatten()) for t in range(hidden.size(1))]
     torch.testing.assert_close(output[0], torch.stack(rows), atol=1e-5, rtol=1e-5)
     assert lengths.tolist() == [{4: 3, 2: 5}[reduction]]
@@ -51,6 +73,17 @@ def test_lengths_are_the_frames_that_come_out(subsampling, frames):
     valid = (once - 3) // subsampling.strides[1] + 1 if once >= 3 else 0
     assert lengths.tolist() == [valid]
     assert output.shape == (1, max(1, valid), 5)
+
+
+@pytest.mark.parametrize("frames", [7, 18, 19, 20, 21, 22, 23, 24, 39])
+def test_by_blocks_is_as_in_one_piece(subsampling, frames, monkeypatch):
+    monkeypatch.setattr(nn_subsampling, "BLOCK", 2)
+    features, lengths = torch.randn(2, frames, 11), torch.tensor([frames, 7])
+    whole, _ = subsampling(features, lengths)
+    with torch.no_grad():
+        blocks, _ = subsampling(features, lengths)
+    assert blocks.shape == whole.shape
+    torch.testing.assert_close(blocks, whole, atol=1e-6, rtol=1e-5)
 
 
 def test_no_frames_at_all_have_length_zero(subsampling):
@@ -78,6 +111,15 @@ def test_one_frame_covers_seven(subsampling):
         seen = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
         assert set(seen) <= set(range(reduction * frame, reduction * frame + 7))
         assert len(seen) >= 5
+
+
+def test_a_separable_kernel_has_about_a_ninth_of_the_weights():
+    plain, separable = (
+        sum(parameter.numel() for parameter in kind(80, 8, channels=144).second.parameters())
+        for kind in (Conv2dSubsampling4, SeparableSubsampling4)
+    )
+    assert plain == 144 * 144 * 9 + 144
+    assert separable == 144 * 9 + 144 + 144 * 144 + 144
 
 
 def test_stacking_joins_neighbours_in_order():

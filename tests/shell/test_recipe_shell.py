@@ -28,7 +28,7 @@ for set_name in train dev test more; do
     [[ $set_name == more ]] || echo "u1 hello" > "$2/$set_name/text"
 done
 """
-ALL = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
+ALL = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score", "profile"]
 
 
 class Recipe:
@@ -114,7 +114,7 @@ def test_help_shows_the_header_and_every_option(recipe):
 
 def test_list_names_the_stages_by_number(recipe):
     lines = recipe.run("--list").splitlines()
-    numbers = ["1", "2", "3", "6", "7", "9", "10"]
+    numbers = ["1", "2", "3", "6", "7", "9", "10", "11"]
     assert [line.split()[:2] for line in lines] == [
         [number, name] for number, name in zip(numbers, ALL, strict=True)
     ]
@@ -152,7 +152,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
         *["make_tokens", "train_asr", "pack_model"],
         *["decode_asr"] * 2,
         *["score_asr"] * 2,
-        "write_results",
+        *["write_results", "profile_model", "draw_results"],
     ]
     lines = finished.log.read_text().splitlines()
     assert lines[5] == (
@@ -164,7 +164,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
         "[dump/dev] [--tokenizer] [dump/tokens_bpe30] [--cmvn] [dump/train/cmvn.safetensors] "
         "[--expdir] [exp/asr_bpe30]"
     )
-    assert lines[-1] == (
+    assert lines[-3] == (
         "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
         "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy_bf16/dev] "
         "[test=exp/asr_bpe30/decode_greedy_bf16/test] [--results_dir] [.] [--dev_sets] [dev]"
@@ -174,7 +174,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
 def test_a_second_run_finds_everything_up_to_date(finished):
     out = finished.run()
     assert finished.programs() == []
-    assert out.count("up to date: options, config, inputs and outputs are those of 20") == 7
+    assert out.count("up to date: options, config, inputs and outputs are those of 20") == len(ALL)
 
 
 def test_options_reach_the_programs_that_take_them(recipe):
@@ -200,7 +200,7 @@ def test_dry_run_prints_commands_and_runs_nothing(recipe):
     assert recipe.programs() == []
     assert not (recipe.folder / "data").exists()
     commands = [line for line in out.splitlines() if line.startswith("+ ")]
-    assert len(commands) == 13
+    assert len(commands) == 15
     assert commands[0] == "+ local/data.sh --data_dir data"
 
 
@@ -218,10 +218,30 @@ def test_two_packings_of_a_training_keep_their_decodings_apart(finished):
     before = (bf16 / "test" / "text").read_text()
     finished.write_config("quantize_fp32.yaml", "weights: fp32")
     out = finished.run("--quantize_config", "conf/quantize_fp32.yaml")
-    assert finished.stages_run(out) == ["quantize", "decode", "score"]
+    assert finished.stages_run(out) == ["quantize", "decode", "score", "profile"]
     assert (bf16.with_name("decode_greedy_fp32") / "test" / "text").exists()
     assert (bf16 / "test" / "text").read_text() == before
     assert finished.run().count("up to date") == 7
+
+
+def test_profile_of_the_model_and_of_further_configs(finished):
+    finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 512}}")
+    options = ["--profile_configs", "conf/train_asr_wide.yaml", "--profile_runs", "2"]
+    out = finished.run(*options)
+    assert finished.stages_run(out) == ["profile"]
+    assert finished.log.read_text().splitlines() == [
+        "profile_model [--model] [exp/asr_bpe30/model_bf16.esp] [--threads] [1] [2] [--runs] [2]"
+        " [--output] [./results/profile/asr_bpe30_bf16.json]",
+        "profile_model [--model] [conf/train_asr_wide.yaml] [--threads] [1] [2] [--runs] [2]"
+        " [--output] [./results/profile/train_asr_wide.json]",
+        "draw_results [--results_dir] [.]",
+    ]
+    assert finished.stages_run(finished.run(*options)) == []
+    finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 640}}")
+    assert "encoder.dim 512 → 640" in finished.run(*options)
+    (finished.folder / "exp/asr_bpe30/model_bf16.esp").unlink()
+    message = finished.run("--stage", "profile", code=2)
+    assert "needs stage 7 quantize, which is stale" in message
 
 
 def test_stages_by_number_and_name(recipe):
@@ -249,7 +269,7 @@ def test_a_changed_training_config_reruns_training_and_refuses_decoding_alone(fi
     ) in err
     out = finished.run()
     assert "stage 6 finetune: conf/train_asr.yaml: train.updates 10 → 20" in out
-    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score"]
+    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score", "profile"]
 
 
 def test_a_comment_or_a_new_date_changes_nothing(finished):
@@ -382,7 +402,7 @@ def test_fresh_trains_again(finished):
 @pytest.mark.slow
 def test_an_exp_tag_is_another_experiment(finished):
     out = finished.run("--exp_tag", "wide", "--set", "model.dim=512")
-    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score"]
+    assert finished.stages_run(out) == ["finetune", "quantize", "decode", "score", "profile"]
     assert (finished.folder / "exp" / "asr_bpe30_wide" / "model.safetensors").exists()
 
 
@@ -391,7 +411,7 @@ def test_a_missing_output_makes_its_stage_stale(finished):
     (finished.folder / "exp" / "asr_bpe30" / "model_bf16.esp").unlink()
     err = finished.run("--stage", "decode", code=2)
     assert "stage 7 quantize, which is stale: exp/asr_bpe30/model_bf16.esp is missing" in err
-    assert finished.stages_run(finished.run()) == ["quantize", "decode", "score"]
+    assert finished.stages_run(finished.run()) == ["quantize", "decode", "score", "profile"]
 
 
 @pytest.mark.slow
@@ -400,7 +420,7 @@ def test_a_given_model_needs_no_training(recipe):
     (recipe.folder / "models" / "best.esp").write_text("weights\n")
     recipe.run("--stop_stage", "dump")
     out = recipe.run("--model", "models/best.esp", "--stage", "decode")
-    assert recipe.stages_run(out) == ["decode", "score"]
+    assert recipe.stages_run(out) == ["decode", "score", "profile"]
     lines = recipe.log.read_text().splitlines()
     assert lines[0].startswith("decode_asr [--model] [models/best.esp] [--data_dir] [dump/dev]")
     assert "[--output_dir] [exp/packed_best/decode_greedy/dev]" in lines[0]

@@ -18,4 +18,5 @@ exec "$recipe/../../../utils/asr.sh" "$recipe" \
     --asr_config conf/train_asr.yaml \
     --quantize_config conf/quantize_bf16.yaml \
     --inference_config conf/decode_greedy.yaml \
+    --profile_runs 3 \
     -- "$@"

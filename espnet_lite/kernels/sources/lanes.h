@@ -1,0 +1,92 @@
+// Vectors of as many floats as the instruction set of this compilation has in a register.
+//
+// Every source of this folder is compiled once for each level (build.py); a kernel's name gets the
+// level's name behind it. Everything else must be static or in an unnamed namespace, and no inline
+// function of the standard library may be called: the linker keeps one copy of such a function for
+// all levels, and with instructions that an older processor lacks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#define JOIN_NAMES(name, level) name##_##level
+#define NAME_OF_LEVEL(name, level) JOIN_NAMES(name, level)
+#define KERNEL(name) \
+    extern "C" __attribute__((visibility("default"))) int NAME_OF_LEVEL(name, KERNEL_LEVEL)
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), may_alias));
+typedef float UnalignedFloats __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
+
+inline Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
+inline void store(float* to, Floats lanes) { *reinterpret_cast<UnalignedFloats*>(to) = lanes; }
+inline Floats all_lanes(float value) { return value - Floats{}; }
+inline Ints all_lanes(int32_t value) { return value - Ints{}; }
+
+template <int... lane>
+constexpr Ints lane_numbers(std::integer_sequence<int, lane...>) {
+    return Ints{lane...};
+}
+constexpr Ints LANE_NUMBERS = lane_numbers(std::make_integer_sequence<int, LANES>());
+
+inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
+
+// e^x for x ≤ 0, to 2 units in the last place; 1e-38 and less for x < -87. Split into 2^n · e^r with
+// |r| ≤ ln 2 / 2, and e^r by the polynomial of Cephes' expf.
+inline Floats exp_of_nonpositive(Floats x) {
+    constexpr float LOG2_E = 1.44269504088896341f;
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 · 2^23: sums with it are rounded to integers
+    constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+    x = maximum(x, all_lanes(-87.0f));
+    const Floats shifted = x * LOG2_E + ROUNDER;
+    const Floats n = shifted - ROUNDER;
+    const Floats r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    Floats tail = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    tail = tail * r + 8.3334519073e-3f;
+    tail = tail * r + 4.1665795894e-2f;
+    tail = tail * r + 1.6666665459e-1f;
+    tail = tail * r + 5.0000001201e-1f;
+    const Floats power = tail * (r * r) + r + 1.0f;
+    // The low bits of `shifted` are n; its high ones leave on the left.
+    return (Floats)((Bits)power + ((Bits)shifted << 23));
+}
+
+// Exchange the lanes of a and b whose numbers have the bit STEP so that 2×2 blocks are transposed.
+template <int STEP, int... lane>
+inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+    const Floats first = __builtin_shufflevector(a, b, (lane & STEP ? LANES + lane - STEP : lane)...);
+    b = __builtin_shufflevector(a, b, (lane & STEP ? LANES + lane : lane + STEP)...);
+#else
+    const Floats first = __builtin_shuffle(a, b, Ints{(lane & STEP ? LANES + lane - STEP : lane)...});
+    b = __builtin_shuffle(a, b, Ints{(lane & STEP ? LANES + lane : lane + STEP)...});
+#endif
+    a = first;
+}
+
+// Transpose LANES vectors of LANES floats in registers.
+template <int STEP = 1>
+inline void transpose(Floats (&rows)[LANES]) {
+    if constexpr (STEP < LANES) {
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; ++row)
+            if (!(row & STEP))
+                exchange<STEP>(rows[row], rows[row + STEP],
+                               std::make_integer_sequence<int, LANES>());
+        transpose<2 * STEP>(rows);
+    }
+}
+
+}  // namespace
