@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from espnet_lite.decode.scorers import take
 from espnet_lite.nn.decoder import DecoderBlock, TransformerDecoder
 from espnet_lite.nn.masks import key_mask
+from espnet_lite.nn.positions import sinusoids
 
 ROOM_STEPS = 16  # a new pool has room for so many steps, beside twice the nodes that are in use
 
@@ -24,7 +25,7 @@ class StepDecoder:
     def __init__(self, decoder: TransformerDecoder):
         """Copies the matrices: what changes in `decoder` later does not count."""
         self.embedding = decoder.embedding
-        self.positions = decoder.positions
+        self.scale = decoder.positions.scale
         self.layers = [_StepBlock(block) for block in decoder.blocks]
         self.norm = decoder.norm
         self.output = _StepLinear(decoder.output)
@@ -78,7 +79,8 @@ class _StepBlock:
         self.cross_out = _StepLinear(cross.out)
         self.feed_forward_norm = block.feed_forward_norm
         self.expand = _StepLinear(block.feed_forward.expand)
-        self.activation = block.feed_forward.activation
+        activation = block.feed_forward.activation
+        self.activation = nn.ReLU(inplace=True) if isinstance(activation, nn.ReLU) else activation
         self.contract = _StepLinear(block.feed_forward.contract)
 
     def memory_of(
@@ -134,6 +136,7 @@ class DecoderScorer:
             )
         self.tokens = torch.full((utterances, beam), sos, device=encoded.device)
         self.step = self.nodes = 0
+        self.positions = sinusoids(ROOM_STEPS, dim, device=encoded.device)
         heads, room = decoder.layers[0].heads, ROOM_STEPS * beam
         self.pool = encoded.new_empty(len(decoder.layers), 2, utterances, heads, room, dim // heads)
         self.ancestors = encoded.new_full((utterances, beam, room), -torch.inf)
@@ -147,9 +150,10 @@ class DecoderScorer:
         self.ancestors[..., first : self.nodes].diagonal(dim1=1, dim2=2).zero_()
         ancestors = self._per_head(self.ancestors[..., : self.nodes])
         memory_mask = None if self.memory_mask is None else self._per_head(self.memory_mask)
-        # One token a hypothesis: a sequence of length 1.
-        x = decoder.embedding(self.tokens).flatten(0, 1)[:, None]
-        x = decoder.positions(x, start=self.step).view(*self.tokens.shape, -1)
+        if self.step == len(self.positions):
+            table = sinusoids(2 * self.step, self.positions.size(1), device=self.tokens.device)
+            self.positions = table
+        x = decoder.embedding(self.tokens) * decoder.scale + self.positions[self.step]
         for number, layer in enumerate(decoder.layers):
             past = self.pool[number, ..., : self.nodes, :]
             x = layer.step(x, past, ancestors, self.memories[number], memory_mask)

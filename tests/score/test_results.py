@@ -76,6 +76,18 @@ def test_page_is_the_same_for_any_order_and_names_what_it_must(rows):
     assert "None" not in page
 
 
+@pytest.mark.parametrize(
+    "config_file, command",
+    [
+        ("conf/decode_greedy.yaml", "models/long.esp\n"),
+        ("conf/decode_x.yaml", "models/long.esp --inference_config conf/decode_x.yaml\n"),
+    ],
+)
+def test_page_says_how_to_decode_again(rows, config_file, command):
+    rows["long"]["decode"]["config_file"] = config_file
+    assert f"./run.sh --stage decode --model {command}" in results_page(rows)
+
+
 def cells(line: str) -> str:
     return "/".join(cell.strip(" *★") for cell in line.strip("|").split("|"))
 
@@ -237,6 +249,7 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     assert built["scores"]["dev"] == score(20)
     assert built["decode"] == {
         "config": {"name": "greedy"},
+        "config_file": None,
         "nj": 2,
         "threads": 1,
         "rtf": {"dev": 0.02, "test": 0.02},
