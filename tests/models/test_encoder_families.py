@@ -16,6 +16,7 @@ SMALL = {
     "transformer": _NUMBERS,
     "conformer": {**_NUMBERS, "kernel": 7},
     "squeezeformer": {**_NUMBERS, "kernel": 7, "reduce_after": 1, "recover_after": 2},
+    "sparseformer": {**_NUMBERS, "window_seconds": 0.12, "global_tokens": 1},
     "hubert_base": _HUBERT,
     "hubert_large": _HUBERT,
 }
