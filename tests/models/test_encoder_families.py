@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from espnet_lite.data.utterance import UNIT_PADDING, Batch
+from espnet_lite.decode.families import TransformerDecoderConfig
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
-from espnet_lite.models.asr import AsrConfig, AsrModel, TransformerDecoderConfig
+from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.models.hubert import HubertConfig, HubertModel, SpanMaskConfig
 
 # Small members of each family, all of three blocks; a new encoder needs a line here.
