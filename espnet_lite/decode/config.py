@@ -98,7 +98,7 @@ def load_decode_config(path: Path | str, overrides: list[str] | None = None) -> 
     plain = read_overridden(path, overrides)
     method = plain.get("method", DecodeConfig.method)
     if not isinstance(method, str) or method not in METHODS:
-        raise unknown_name("method", method, METHODS, where=path)
+        raise unknown_name("method", str(method), METHODS, where=path)
     return from_plain(METHODS[method], plain, where=path)
 
 
