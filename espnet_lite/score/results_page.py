@@ -29,7 +29,10 @@ _COLUMNS = {
     f"not defined for it. {_RTF}",
 }
 
-
+_SUMMARY = (
+    "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
+    " it tells rows apart where error rates are too high to."
+)
 _PRETRAINING = (
     "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
     " no training heard, silence counted as a phone. Accuracies are of the units of masked and of"
@@ -79,6 +82,7 @@ def results_page(
         f"# Results: {headline['title']}",
         f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
         f"({rate} %), chosen there and not on a test set.",
+        _SUMMARY,
         _summary(ordered),
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
@@ -164,7 +168,8 @@ def _kinds(ordered: Sequence[Mapping]) -> list[str]:
 def _summary(ordered: Sequence[Mapping]) -> str:
     rates = [(kind, name) for kind in _kinds(ordered) for name in _sets(ordered)]
     header = ["model", "parameters", "bytes", "training minutes", "core-minutes", "updates"]
-    header += ["audio hours", *(f"{kind.upper()} {name}" for kind, name in rates)]
+    header += ["audio hours", "dev CTC loss"]
+    header += [f"{kind.upper()} {name}" for kind, name in rates]
     lines = []
     for index, row in enumerate(ordered):
         record = row["record"]
@@ -176,6 +181,7 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             _decimal(record.get("core_minutes")),
             _number(record["updates"]),
             _decimal(record.get("audio_hours")),
+            _decimal(record.get("dev", {}).get("loss_ctc")),
             *(_rate(row, name, kind, "err") for kind, name in rates),
         ]
         if index == 0:
