@@ -121,6 +121,7 @@ def _decode(options) -> int:
             "data_dir": str(options.data_dir),
             "model": model,
             "config": to_plain(config),
+            "config_file": str(options.config),
             "environment": describe(),
         }
         shards.write_output(options.output_dir, list(results.values()), summary)

@@ -199,6 +199,7 @@ def build_row(
         "record": dict(record),
         "decode": {
             "config": first["config"],
+            "config_file": first.get("config_file"),
             "nj": first.get("nj"),
             "threads": first.get("threads"),
             "rtf": {set_name: decoded["rtf"] for set_name, decoded in decodes.items()},

@@ -14,6 +14,7 @@ from espnet_lite.score.efficiency_figures import FigurePlan
 from espnet_lite.score.pretraining import pretraining_rows
 from espnet_lite.score.results import headline_kind, headline_unit
 
+DEFAULT_DECODING = "conf/decode_greedy.yaml"  # what run.sh decodes with unless told otherwise
 STAR = "★"
 ABSENT = "-"
 
@@ -232,7 +233,7 @@ def _details(row: Mapping) -> str:
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
     lines += ["How to decode it again, without training:", ""]
-    lines += ["```", f"./run.sh --stage decode --model {model['file']}", "```"]
+    lines += ["```", _decode_again(row), "```"]
     return "\n".join(lines)
 
 
@@ -278,6 +279,15 @@ def _training(record: Mapping) -> str:
 
 def _machine(known: Mapping) -> str:
     return ", ".join(_said(known, _MACHINE)) or ABSENT
+
+
+def _decode_again(row: Mapping) -> str:
+    """Return the command that makes the scores of a row once more."""
+    command = f"./run.sh --stage decode --model {row['model']['file']}"
+    config_file = row["decode"].get("config_file")
+    if config_file is None or config_file == DEFAULT_DECODING:
+        return command
+    return f"{command} --inference_config {config_file}"
 
 
 def _decoding(decode: Mapping) -> str:
