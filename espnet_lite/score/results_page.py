@@ -1,6 +1,7 @@
 """RESULTS.md, drawn from the rows alone: same rows, same bytes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
@@ -232,8 +233,11 @@ def _details(row: Mapping) -> str:
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
-    lines += ["How to decode it again, without training:", ""]
-    lines += ["```", _decode_again(row), "```"]
+    if Path(model["file"]).parent == Path("."):
+        lines += ["Its model is not kept in `models/`: it has to be trained again."]
+    else:
+        lines += ["How to decode it again, without training:", ""]
+        lines += ["```", _decode_again(row), "```"]
     return "\n".join(lines)
 
 

@@ -85,6 +85,13 @@ def cells(line: str) -> str:
     return "/".join(cell.strip(" *★") for cell in line.strip("|").split("|"))
 
 
+def test_a_model_that_is_not_kept_is_not_promised(rows):
+    rows["short"]["model"] |= {"file": "model_bf16.esp"}
+    page = results_page(rows)
+    assert "--model model_bf16.esp" not in page and "--model models/long.esp" in page
+    assert page.count("Its model is not kept in `models/`") == 1
+
+
 def test_raw_table_is_padded_and_escapes_bars():
     assert markdown_table(["name", "n"], [["a|b", "1"], ["c", "12345"]]) == (
         "| name |     n |\n| ---- | ----: |\n| a\\|b |     1 |\n| c    | 12345 |"
@@ -242,6 +249,7 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     assert built["scores"]["dev"] == score(20)
     assert built["decode"] == {
         "config": {"name": "greedy"},
+        "config_file": None,
         "nj": 2,
         "threads": 1,
         "rtf": {"dev": 0.02, "test": 0.02},
@@ -255,6 +263,18 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     assert built["record"]["command"] == "train_asr --config conf/x.yaml"
     assert str(recipe) not in row_text(built)
     check_row(json.loads(row_text(built)), where="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("conf/decode_beam.yaml", "conf/decode_beam.yaml"), ("/a/b.yaml", None)]
+)
+def test_row_names_the_decoding_config_of_the_recipe(recipe, given, kept):
+    for name in ("dev", "test"):
+        path = recipe / "exp" / name / "decode.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "config_file": given}))
+    built = build(recipe)
+    assert built["decode"]["config_file"] == kept
+    assert ("--inference_config" in results_page({"x": built})) == (kept is not None)
 
 
 def test_row_names_the_committed_copy_of_the_same_bytes(recipe):
