@@ -11,6 +11,7 @@ option pretrain_dev_sets "" "data sets to validate the pre-training on (default:
 option iters 1 "iterations of pre-training to run, e.g. 1,2, or 2 where iteration 1 is done"
 option clusters 100,500 "number of units in each iteration, parted by commas"
 option unit_layers 6 "block whose output makes the units of iteration 2, 3, ..., parted by commas"
+option unit_mean keep "keep or subtract: each utterance's mean, before frames of that block are clustered"
 option alignments "" "folder of TextGrids of utterances in --pretrain_dev_sets: their units are compared with phones" file
 option sample_megabytes 512 "memory for the frames that units are fitted to" count
 option_list pretrain_set "KEY=VALUE: a value of the pretrain_config"
@@ -61,6 +62,7 @@ check_numbers_of_iterations() {
     [[ $iters =~ ^[1-9](,[1-9])*$ ]] || die "--iters $iters: expected iterations from 1 to 9, as 1,2"
     [[ $clusters =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clusters $clusters: expected whole numbers from 1, as 100,500"
     [[ $unit_layers =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--unit_layers $unit_layers: expected whole numbers, as 6,9"
+    [[ $unit_mean == keep || $unit_mean == subtract ]] || die "--unit_mean $unit_mean: expected keep or subtract"
     IFS=, read -r -a iter_list <<<"$iters"
     IFS=, read -r -a cluster_list <<<"$clusters"
     IFS=, read -r -a unit_layer_list <<<"$unit_layers"
@@ -130,7 +132,7 @@ describe_pretraining() { # describe_pretraining ITERATION
     units=$expdir/units_${pretrain_name}_it$i
     if ((i > 1)); then
         before=(@after "$(stage_of pretrain $((i - 1)))"
-        @option "layer=$(nth $((i - 1)) "${unit_layer_list[@]}")"
+        @option "layer=$(nth $((i - 1)) "${unit_layer_list[@]}")" "mean=$unit_mean"
         @input "$expdir/${pretrain_name}_it$((i - 1))/model.safetensors")
     fi
     describe 4 "$(stage_of units "$i")" "k-means units of HuBERT iteration $i → $units" \
@@ -162,6 +164,7 @@ stage_units() { # stage_units NAME
     if ((i > 1)); then
         source=(--model "$expdir/${pretrain_name}_it$((i - 1))"
             --layer "$(nth $((i - 1)) "${unit_layer_list[@]}")")
+        [[ $unit_mean == keep ]] || source+=(--subtract_mean)
     fi
     run make_units --data_dirs "${pretrain_list[@]/#/$dumpdir/}" \
         --label_dirs "${pretrain_dev_list[@]/#/$dumpdir/}" "${source[@]}" \

@@ -32,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--features", choices=("mfcc",), help="cluster these")
     args.add_argument("--model", type=Path, help="or a layer of this pre-trained experiment folder")
     args.add_argument("--layer", type=int, help="of the model; 0 is the encoder's input")
+    args.add_argument(
+        "--subtract_mean",
+        action="store_true",
+        help="cluster the frames less the mean of their utterance",
+    )
     args.add_argument("--clusters", type=int, default=100, help="number of units")
     args.add_argument(
         "--sample_megabytes", type=float, default=400.0, help="memory for frames to fit to"
@@ -68,6 +73,7 @@ def _unit_options(options):
         label_dirs=tuple(options.label_dirs),
         model=options.model,
         layer=options.layer,
+        subtract_mean=options.subtract_mean,
         clusters=options.clusters,
         sample_megabytes=options.sample_megabytes,
         sample_hours=options.sample_hours,
@@ -118,6 +124,8 @@ def _start_jobs(options, folder: Path, digest: str):
     for name in (*names, "sample_rate", "seed", "device", "output", "nj"):
         if vars(options)[name] is not None:
             shared += [f"--{name}", str(vars(options)[name])]
+    if options.subtract_mean:
+        shared.append("--subtract_mean")
     shared += ["--key", digest, "--threads", str(threads)]
     commands = [[*shared, "--job", str(job)] for job in range(options.nj)]
     logs = [folder / f"job.{job}.log" for job in range(options.nj)]

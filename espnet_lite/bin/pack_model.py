@@ -83,8 +83,13 @@ def _make_header(expdir: Path, *, policy: dict, with_decoder: bool) -> dict:
 
 
 def _count_parameters(tensors: dict) -> int:
-    """Return the trained numbers in the file: all but the CMVN statistics, which are measured."""
-    return sum(tensor.numel() for name, tensor in tensors.items() if ".cmvn." not in name)
+    """Return the trained numbers in the file: all but the statistics of CMVN and of BatchNorm."""
+    measured = (".cmvn.", ".running_mean", ".running_var")
+    return sum(
+        tensor.numel()
+        for name, tensor in tensors.items()
+        if not any(part in name for part in measured)
+    )
 
 
 def _read_record(path: Path) -> dict:

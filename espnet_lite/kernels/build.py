@@ -37,13 +37,16 @@ def levels() -> tuple[str, ...]:
 
 def _openmp() -> str:
     """Return the OpenMP library that torch runs on, so that both have one pool of threads; where it
-    brings none of GCC's, the flag that links the compiler's own."""
-    import torch  # noqa: F401  (loads it)
+    brings none of GCC's, the flag that links the compiler's own. Other packages may have loaded one
+    of theirs (sentencepiece's wheel holds one), which would be a second pool."""
+    import torch
 
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
-    loaded = {line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line}
-    return min(loaded) if loaded else "-fopenmp"
+    loaded = {Path(line.split(maxsplit=5)[-1]) for line in lines if "/libgomp" in line}
+    folder = Path(torch.__file__).resolve().parent
+    torchs = [path for path in loaded if folder in path.parents]
+    return str(min(torchs or loaded)) if loaded else "-fopenmp"
 
 
 def compiler(environment: Mapping[str, str]) -> list[str] | None:

@@ -199,7 +199,7 @@ def build_row(
         "record": dict(record),
         "decode": {
             "config": first["config"],
-            "config_file": first.get("config_file"),
+            "config_file": _within_recipe(first.get("config_file")),
             "nj": first.get("nj"),
             "threads": first.get("threads"),
             "rtf": {set_name: decoded["rtf"] for set_name, decoded in decodes.items()},
@@ -290,6 +290,11 @@ def _scored(folder: Path) -> dict:
                 counts = {name: one["counts"] for name, one in scored[key]["speakers"].items()}
                 kept[key]["speakers"] = {n: [c["err"], c["tokens"]] for n, c in counts.items()}
     return kept
+
+
+def _within_recipe(config_file: str | None) -> str | None:
+    """Return the decoding config's path as `run.sh` takes it; None where it lies elsewhere."""
+    return None if config_file is None or Path(config_file).is_absolute() else config_file
 
 
 def _model_name(model: Path, results_dir: Path) -> str:

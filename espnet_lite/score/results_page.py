@@ -1,6 +1,7 @@
 """RESULTS.md, drawn from the rows alone: same rows, same bytes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
@@ -30,7 +31,10 @@ _COLUMNS = {
     f"not defined for it. {_RTF}",
 }
 
-
+_SUMMARY = (
+    "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
+    " it tells rows apart where error rates are too high to."
+)
 _PRETRAINING = (
     "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
     " no training heard, silence counted as a phone. Accuracies are of the units of masked and of"
@@ -80,6 +84,7 @@ def results_page(
         f"# Results: {headline['title']}",
         f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
         f"({rate} %), chosen there and not on a test set.",
+        _SUMMARY,
         _summary(ordered),
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
@@ -165,7 +170,8 @@ def _kinds(ordered: Sequence[Mapping]) -> list[str]:
 def _summary(ordered: Sequence[Mapping]) -> str:
     rates = [(kind, name) for kind in _kinds(ordered) for name in _sets(ordered)]
     header = ["model", "parameters", "bytes", "training minutes", "core-minutes", "updates"]
-    header += ["audio hours", *(f"{kind.upper()} {name}" for kind, name in rates)]
+    header += ["audio hours", "dev CTC loss"]
+    header += [f"{kind.upper()} {name}" for kind, name in rates]
     lines = []
     for index, row in enumerate(ordered):
         record = row["record"]
@@ -177,6 +183,7 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             _decimal(record.get("core_minutes")),
             _number(record["updates"]),
             _decimal(record.get("audio_hours")),
+            _decimal(record.get("dev", {}).get("loss_ctc")),
             *(_rate(row, name, kind, "err") for kind, name in rates),
         ]
         if index == 0:
@@ -226,8 +233,11 @@ def _details(row: Mapping) -> str:
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
-    lines += ["How to decode it again, without training:", ""]
-    lines += ["```", _decode_again(row), "```"]
+    if Path(model["file"]).parent == Path("."):
+        lines += ["Its model is not kept in `models/`: it has to be trained again."]
+    else:
+        lines += ["How to decode it again, without training:", ""]
+        lines += ["```", _decode_again(row), "```"]
     return "\n".join(lines)
 
 

@@ -37,7 +37,12 @@ from espnet_lite.nn.masks import valid_mask
 from espnet_lite.runtime.format import file_sha256
 from espnet_lite.tasks.hubert import load_pretrained
 from espnet_lite.tasks.training import read_sets
-from espnet_lite.units.features import LayerUnitFeatures, MfccUnitFeatures, UnitFeatures
+from espnet_lite.units.features import (
+    LayerUnitFeatures,
+    MfccUnitFeatures,
+    UnitFeatures,
+    WithoutUtteranceMean,
+)
 from espnet_lite.units.kmeans import assign, fit_kmeans
 from espnet_lite.units.quality import count_segments
 from espnet_lite.units.reservoir import Reservoir
@@ -63,6 +68,7 @@ class UnitOptions:
         label_dirs: further ones that get units of these centroids.
         model: experiment folder of a pre-training; None for MFCCs.
         layer: of the model; 0 is the encoder's input. Only with a model.
+        subtract_mean: take away each utterance's mean of the features.
         clusters: number of units.
         sample_megabytes: memory for the frames that are clustered, in 10⁶ bytes.
         sample_hours: of speech that these frames are drawn from, whole utterances drawn at random.
@@ -74,6 +80,7 @@ class UnitOptions:
     label_dirs: tuple[Path, ...]
     model: Path | None
     layer: int | None
+    subtract_mean: bool
     clusters: int
     sample_megabytes: float
     sample_hours: float
@@ -203,6 +210,11 @@ def _prepare(options: UnitOptions, folder: Path, device: torch.device) -> _Job:
 
 
 def _features(options: UnitOptions, device: torch.device) -> UnitFeatures:
+    features = _frames_to_cluster(options, device)
+    return WithoutUtteranceMean(features) if options.subtract_mean else features
+
+
+def _frames_to_cluster(options: UnitOptions, device: torch.device) -> UnitFeatures:
     if options.model is None:
         return MfccUnitFeatures(options.sample_rate).to(device)
     model = load_pretrained(options.model).to(device).eval()

@@ -60,7 +60,8 @@ class Trainer:
     takes batches r, r + n, … of each update. Gradients are summed and divided by the number of
     items in all of them, and each batch brings the seed of all that is random in its forward pass,
     so the training is the same with any number of processes, up to the order of sums, and may be
-    resumed with another number.
+    resumed with another number. Not so with nn.batch_norm, as in Conformer: it normalizes together
+    the batches that the processes hold at the same moment.
 
     Frozen parts of the model get no gradient, no weight decay and no state of the optimizer, and
     no backward pass goes through them; their dropout and SpecAugment stay on, as in fairseq.

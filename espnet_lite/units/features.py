@@ -11,6 +11,7 @@ from espnet_lite.errors import InputError
 from espnet_lite.features.deltas import add_deltas
 from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.features.mfcc import Mfcc
+from espnet_lite.nn.masks import valid_mask
 
 
 @runtime_checkable
@@ -124,3 +125,28 @@ class LayerUnitFeatures:
             torch.nn.functional.pad(waveform, (0, missing)), lengths, return_layers=True
         )
         return output.layers[self._layer].float(), output.lengths
+
+
+class WithoutUtteranceMean:
+    """Features less their mean over the utterance: what stays is not the speaker nor the channel.
+
+    As cepstral mean normalization does it for recognizers (Atal 1974). Where a short pre-training has
+    left speaker and channel in its features, clusters divide by them before they divide by phones.
+    """
+
+    def __init__(self, features: UnitFeatures):
+        """Hold the features."""
+        self._features = features
+        self.grid = features.grid
+        self.dim = features.dim
+        self.description = {**features.description, "subtract_mean": True}
+
+    @torch.no_grad()
+    def __call__(
+        self, waveform: Float[Tensor, "batch samples"], lengths: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch frames dim"], Int[Tensor, "batch"]]:
+        """Return padded frames and how many of each utterance are valid."""
+        frames, frame_lengths = self._features(waveform, lengths)
+        valid = valid_mask(frame_lengths, frames.size(1))[..., None]
+        total = torch.where(valid, frames, 0.0).sum(dim=1, keepdim=True)
+        return frames - total / frame_lengths.clamp(min=1)[:, None, None], frame_lengths

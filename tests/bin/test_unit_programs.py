@@ -21,7 +21,11 @@ from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.features.mfcc import Mfcc
 from espnet_lite.models.hubert import HubertConfig, HubertModel
 from espnet_lite.tasks import units as tasks_units
-from espnet_lite.units.features import LayerUnitFeatures, MfccUnitFeatures
+from espnet_lite.units.features import (
+    LayerUnitFeatures,
+    MfccUnitFeatures,
+    WithoutUtteranceMean,
+)
 from espnet_lite.units.store import UnitStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,8 +234,10 @@ def pretrained(tmp_path_factory) -> Path:
     return folder
 
 
-def test_units_of_a_layer(pretrained, dump, tmp_path):
-    more = ("--model", str(pretrained), "--layer", "1", "--clusters", "5")
+@pytest.mark.parametrize("mean", [[], ["--subtract_mean"], ["--subtract_mean", "--nj", "2"]])
+def test_units_of_a_layer(pretrained, dump, tmp_path, monkeypatch, mean):
+    monkeypatch.setattr("espnet_lite.decode.jobs.run_jobs", in_process)
+    more = ("--model", str(pretrained), "--layer", "1", "--clusters", "5", *mean)
     assert make_units.main(arguments_of(dump, tmp_path / "units", *more)) == 0
     store = UnitStore(tmp_path / "units")
     assert store.grid == FrameGrid(16000, 1360, 640) and store.clusters == 5
@@ -243,7 +249,11 @@ def test_units_of_a_layer(pretrained, dump, tmp_path):
         output = model.encode(
             torch.from_numpy(audio)[None], torch.tensor([len(audio)]), return_layers=True
         )
-    distances = torch.cdist(output.layers[1][0], store.centroids())
+    frames = output.layers[1][0]
+    if mean:
+        frames = frames - frames.mean(dim=0)
+    assert told.get("subtract_mean", False) == bool(mean)
+    distances = torch.cdist(frames, store.centroids())
     chosen = distances.gather(1, torch.from_numpy(store.units_of("a-2").astype(np.int64))[:, None])
     torch.testing.assert_close(chosen[:, 0], distances.amin(dim=1), atol=1e-3, rtol=1e-3)
     assert len(store.units_of("b-short")) == 0
@@ -255,6 +265,21 @@ def test_a_layer_that_is_not_there(pretrained, dump, tmp_path, capsys):
     assert capsys.readouterr().err == (
         "error: --layer: layer 3 of a model with 2, expected 0 (the encoder's input) to 2\n"
     )
+
+
+def test_the_mean_is_of_the_valid_frames_of_each_utterance():
+    def features(waveform, lengths):
+        return waveform[..., None].expand(-1, -1, 2), lengths
+
+    features.grid, features.dim, features.description = FrameGrid(16000, 1, 1), 2, {"name": "x"}
+    centered = WithoutUtteranceMean(features)
+    frames, lengths = centered(
+        torch.tensor([[1.0, 2.0, 6.0], [4.0, 8.0, 1e6], [7.0, 7.0, 7.0]]), torch.tensor([3, 2, 0])
+    )
+    assert frames[0, :, 1].tolist() == [-2.0, -1.0, 3.0]
+    assert frames[1, :2, 0].tolist() == [-2.0, 2.0]
+    assert lengths.tolist() == [3, 2, 0] and torch.isfinite(frames).all()
+    assert centered.description == {"name": "x", "subtract_mean": True}
 
 
 def test_layer_features_refuse_nothing_short():

@@ -134,11 +134,27 @@ def test_where_libraries_are_kept():
 
 
 def test_threads_are_torchs_own_pool():
-    """One OpenMP library in the process: torch's."""
-    library()
+    """One OpenMP library more in the process would be a second pool of threads."""
+    script = """
+import sys
+from pathlib import Path
+if "first" in sys.argv:
+    import sentencepiece
+from espnet_lite.kernels.library import library
+def loaded():
     lines = Path("/proc/self/maps").read_text().splitlines()
-    loaded = {line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line}
-    assert len(loaded) <= 1
+    return {line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line}
+import torch
+before = loaded()
+library()
+print(len(before), loaded() == before)
+"""
+    for order in ("first", "alone"):
+        run = subprocess.run(
+            [sys.executable, "-c", script, order], capture_output=True, text=True, check=True
+        )
+        count, same = run.stdout.split()
+        assert same == "True" or count == "0", run.stdout
 
 
 @needs_compiler

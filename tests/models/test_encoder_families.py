@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from espnet_lite.data.utterance import UNIT_PADDING, Batch
+from espnet_lite.decode.families import TransformerDecoderConfig
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import LogMelConfig, SpecAugmentConfig
-from espnet_lite.models.asr import AsrConfig, AsrModel, TransformerDecoderConfig
+from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.models.hubert import HubertConfig, HubertModel, SpanMaskConfig
 
 # Small members of each family, all of three blocks; a new encoder needs a line here.
@@ -16,6 +17,7 @@ SMALL = {
     "transformer": _NUMBERS,
     "conformer": {**_NUMBERS, "kernel": 7},
     "squeezeformer": {**_NUMBERS, "kernel": 7, "reduce_after": 1, "recover_after": 2},
+    "sparseformer": {**_NUMBERS, "window_seconds": 0.12, "global_tokens": 1},
     "hubert_base": _HUBERT,
     "hubert_large": _HUBERT,
 }

@@ -10,9 +10,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import espnet_lite
+from espnet_lite.decode.families import TransformerDecoderConfig
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS
-from espnet_lite.models.asr import AsrConfig, AsrModel, TransformerDecoderConfig
+from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.models.hubert import HubertConfig, HubertModel, SoftmaxHeadConfig
 from espnet_lite.nn.kinds import KINDS, TABLE, module_kinds
 from espnet_lite.profile.macs import profile_shapes

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from espnet_lite.bin import profile_model
 from espnet_lite.config import dump_yaml, from_plain, parse_yaml, to_plain
+from espnet_lite.decode.families import TransformerDecoderConfig
 from espnet_lite.errors import InputError
-from espnet_lite.models.asr import AsrConfig, AsrModel, TransformerDecoderConfig
+from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.models.hubert import HubertConfig, HubertModel
 from espnet_lite.models.pretrained import write_encoder
 from espnet_lite.profile import record

@@ -53,13 +53,18 @@ def test_headline_is_the_lowest_wer_on_dev_not_on_test(rows):
 
 
 def test_page_is_the_same_for_any_order_and_names_what_it_must(rows):
-    rows["long"]["record"] |= {"core_minutes": 29.5, "audio_hours": 12.3, "commit": "0123abc"}
+    rows["long"]["record"] |= {
+        "core_minutes": 29.5,
+        "audio_hours": 12.3,
+        "dev": {"loss_ctc": 45.67},
+        "commit": "0123abc",
+    }
     rows["long"]["record"] |= {"command": "train_asr --config conf/train_asr.yaml"}
     page = results_page(rows)
     assert page == results_page(dict(reversed(rows.items())))
     summary = [line for line in page.splitlines() if line.startswith("|")]
-    assert cells(summary[2]) == "long/8.31 M/1,234,567/15.0/29.5/12,000/12.3/10.00/15.50"
-    assert cells(summary[3]) == "short/8.31 M/1,234,567/15.0/-/12,000/-/15.50/10.00"
+    assert cells(summary[2]) == "long/8.31 M/1,234,567/15.0/29.5/12,000/12.3/45.7/10.00/15.50"
+    assert cells(summary[3]) == "short/8.31 M/1,234,567/15.0/-/12,000/-/-/15.50/10.00"
     # set, Snt, Wrd, Corr, Sub, Del, Ins, WER, S.Err, CER, TER, RTF
     scores = "long/dev/10/200/90.00/10.00/0.00/0.00/10.00/50.00/2.50/-/0.0123"
     assert cells(summary[6]) == scores
@@ -90,6 +95,13 @@ def test_page_says_how_to_decode_again(rows, config_file, command):
 
 def cells(line: str) -> str:
     return "/".join(cell.strip(" *★") for cell in line.strip("|").split("|"))
+
+
+def test_a_model_that_is_not_kept_is_not_promised(rows):
+    rows["short"]["model"] |= {"file": "model_bf16.esp"}
+    page = results_page(rows)
+    assert "--model model_bf16.esp" not in page and "--model models/long.esp" in page
+    assert page.count("Its model is not kept in `models/`") == 1
 
 
 def test_raw_table_is_padded_and_escapes_bars():
@@ -127,9 +139,9 @@ def test_phone_error_rates_stand_in_a_table_of_their_own_behind_the_words(rows):
     page = results_page(rows)
     assert "★ **long** is the headline row: the lowest WER on `dev` (10.00 %)" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
-    assert cells(tables[0]).endswith("audio hours/WER dev/WER test/PER dev/PER test")
+    assert cells(tables[0]).endswith("audio hours/dev CTC loss/WER dev/WER test/PER dev/PER test")
     assert cells(tables[2]).endswith("10.00/15.50/-/-")
-    assert cells(tables[4]) == "phones/8.31 M/1,234,567/15.0/-/12,000/-/-/-/1.00/1.50"
+    assert cells(tables[4]) == "phones/8.31 M/1,234,567/15.0/-/12,000/-/-/-/-/1.00/1.50"
     header = [index for index, line in enumerate(tables) if cells(line).startswith("model/set/")]
     assert [cells(tables[index]) for index in header] == [
         "model/set/Snt/Wrd/Corr/Sub/Del/Ins/WER/S.Err/CER/TER/RTF",
@@ -263,6 +275,18 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     assert built["record"]["command"] == "train_asr --config conf/x.yaml"
     assert str(recipe) not in row_text(built)
     check_row(json.loads(row_text(built)), where="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("conf/decode_beam.yaml", "conf/decode_beam.yaml"), ("/a/b.yaml", None)]
+)
+def test_row_names_the_decoding_config_of_the_recipe(recipe, given, kept):
+    for name in ("dev", "test"):
+        path = recipe / "exp" / name / "decode.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "config_file": given}))
+    built = build(recipe)
+    assert built["decode"]["config_file"] == kept
+    assert ("--inference_config" in results_page({"x": built})) == (kept is not None)
 
 
 def test_row_names_the_committed_copy_of_the_same_bytes(recipe):

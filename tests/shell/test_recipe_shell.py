@@ -507,6 +507,10 @@ def test_iterations_are_made_of_each_other(pretrained):
     (trained,) = command_of(pretrained, "train_asr")
     assert trained.endswith("--expdir exp/asr_bpe30_from_it2 --pretrained exp/pretrain_it2")
     assert pretrained.run(*TWICE).count("up to date") == len(ALL_TWICE)
+    assert "make_units" not in pretrained.run(*TWICE, "--unit_mean", "keep", "--dry_run")
+    centered = pretrained.run(*TWICE, "--unit_mean", "subtract", "--dry_run")
+    assert "units: up to date" in centered
+    assert "exp/pretrain_it1 --layer 4 --subtract_mean --clusters 200" in centered
 
 
 @pytest.mark.parametrize(
@@ -515,6 +519,7 @@ def test_iterations_are_made_of_each_other(pretrained):
         (["--iters", "2,1"], "--iters 2,1: expected rising numbers, as 1,2"),
         (["--iters", "two"], "--iters two: expected iterations from 1 to 9, as 1,2"),
         (["--clusters", "100,0"], "--clusters 100,0: expected whole numbers from 1, as 100,500"),
+        (["--unit_mean", "no"], "--unit_mean no: expected keep or subtract"),
         (["--unit_layers", "-1"], "--unit_layers -1: expected whole numbers, as 6,9"),
         (["--pretrain_config", "conf/pretrain.yaml,conf/no.yaml"], "conf/no.yaml: no such file"),
         (["--pretrained", "exp/none"], "exp/none: no such file or folder"),

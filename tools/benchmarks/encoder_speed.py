@@ -14,8 +14,8 @@ The outputs are compared.
 
 training: forward, backward and AdamW on a batch of utterances, dropout 0.1, mean square of the output
 as the loss, at one --precision for all. Peers: ESPnet's Conformer and Transformer, and torch's
-TransformerEncoder behind our subsampling. A row's ratio is against its fastest peer; of Squeezeformer
-neither has a class: it is held against their Conformer.
+TransformerEncoder behind our subsampling. A row's ratio is against its fastest peer; neither has a
+class of Squeezeformer or Sparseformer, which are held against the nearest.
 """
 
 import contextlib
@@ -42,6 +42,7 @@ PEERS_OF = {
     "transformer": ("espnet transformer", "torch transformer"),
     "conformer": ("espnet conformer",),
     "squeezeformer": ("espnet conformer",),
+    "sparseformer": ("espnet transformer", "torch transformer"),
 }
 LARGEST_DIFFERENCE = 1e-4
 

@@ -21,7 +21,7 @@ exec "$recipe/../../../utils/asr.sh" "$recipe" \
     --pretrain_sets "$pretrain_sets" --pretrain_dev_sets "$pretrain_dev_sets" \
     --sets_by_name \
     --token_type char --nproc 2 \
-    --pretrain_config conf/pretrain.yaml --iters 1,2 --clusters 100,200 --unit_layers 4 \
+    --pretrain_config conf/pretrain.yaml --iters 1,2 --clusters 100,200 --unit_layers 0 --unit_mean subtract \
     --asr_config conf/train_asr_5h.yaml \
     --quantize_config conf/quantize_bf16.yaml \
     --inference_config conf/decode_greedy.yaml \
