@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.history import trace_back, traceable
@@ -49,6 +50,7 @@ class BeamLimits:
         return -int(self.min_ratio) if self.min_ratio < 0 else int(self.min_ratio * frames)
 
 
+@torch.inference_mode()
 def beam_search(
     scorers: Mapping[str, Scorer],
     candidate_scorers: Mapping[str, CandidateScorer],
@@ -59,9 +61,10 @@ def beam_search(
     eos: int,
     limits: BeamLimits,
 ) -> list[list[Hypothesis]]:
-    """Return the `limits.nbest` best hypotheses of each utterance, best first.
+    """Return the `limits.nbest` best hypotheses of each utterance, best first; runs on the CPU.
 
-    The list of an utterance is empty where all hypotheses ended before the smallest length.
+    The list of an utterance is empty where all hypotheses ended before the smallest length, or
+    where scores are not numbers.
 
     Args:
         scorers: name -> scorer of all tokens, ready for a batch of `len(frames)` utterances.
@@ -71,6 +74,7 @@ def beam_search(
         vocab: tokens of the table.
         eos: the token that ends a hypothesis.
     """
+    proposer = _Proposer(scorers, candidate_scorers, weights, limits.beam, vocab, eos)
     everyone = [*scorers.values(), *candidate_scorers.values()]
     longest = torch.tensor([limits.longest(count) for count in frames])
     shortest = torch.tensor([limits.shortest(count) for count in frames])
@@ -79,77 +83,95 @@ def beam_search(
     running = torch.full((len(frames), limits.beam), -torch.inf)
     running[:, 0] = 0.0  # −∞: no hypothesis in this slot
     parts = torch.zeros(len(everyone), len(frames), limits.beam)
-    pre_beam = int(PRE_BEAM * limits.beam)
     for step in range(int(longest.max())):
-        candidates = None
-        values = running.new_zeros(*running.shape, vocab)
-        scores = []
-        for name, scorer in scorers.items():
-            scores.append(scorer.score())
-            values = values + weights[name] * scores[-1]
-        if scorers and candidate_scorers and pre_beam < vocab:
-            candidates = _candidates(values, pre_beam, eos)
-            values = values.gather(2, candidates)
-        for name, scorer in candidate_scorers.items():
-            scores.append(scorer.score(candidates))
-            values = values + weights[name] * scores[-1]
-        values = values + (running + weights.get(LENGTH_BONUS, 0.0))[..., None]
-        best, parents, tokens, index = _best(values, running, candidates, eos)
-        parts = torch.stack(
-            [
-                take(total, parents) + gained.flatten(1).gather(1, place)
-                for total, gained, place in zip(
-                    parts,
-                    scores,
-                    [parents * vocab + tokens] * len(scorers) + [index] * len(candidate_scorers),
-                    strict=True,
-                )
-            ]
-        )
+        best = proposer.best(running)
+        parts = torch.stack([take(total, best.parents) for total in parts]) + best.gained
         last = step + 1 >= longest
-        ended = (best > -torch.inf) & ((tokens == eos) | last[:, None])
-        counted = ended & (step >= shortest)[:, None]
-        history.add(utterances, tokens, parents, best.masked_fill(~counted, -torch.inf), parts)
-        running = best.masked_fill(ended, -torch.inf)
+        ended = (best.scores > -torch.inf) & ((best.tokens == eos) | last[:, None])
+        running = best.scores.masked_fill(ended, -torch.inf)
+        is_result = ended & (step >= shortest)[:, None]
+        history.add(utterances, best, best.scores.masked_fill(~is_result, -torch.inf), parts)
         if limits.max_ratio == 0:
             running[history.end_detected(utterances)] = -torch.inf
         active = (running > -torch.inf).any(dim=1)
         if not active.any():
             break
         for scorer in everyone:
-            scorer.advance(parents, tokens)
+            scorer.advance(best.parents, best.tokens)
         if active.sum() <= (1 - DROP_PART) * active.numel():
             kept = active.nonzero()[:, 0]
             utterances, running, parts = utterances[kept], running[kept], parts[:, kept]
             longest, shortest = longest[kept], shortest[kept]
             for scorer in everyone:
                 scorer.keep(kept)
-    return history.best(limits.nbest, eos=eos, bonus=LENGTH_BONUS in weights)
+    return history.best(limits.nbest, eos=eos, with_bonus=LENGTH_BONUS in weights)
 
 
-def _candidates(
-    values: Float[Tensor, "utterances beam vocab"], count: int, eos: int
-) -> Int[Tensor, "utterances beam candidates"]:
-    """Return the best `count` tokens of each hypothesis and <sos/eos>, which is always the last."""
-    best = values.topk(count, dim=2).indices
-    return torch.nn.functional.pad(best, (0, 1), value=eos)
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best continuations of a step: their scores, what they continue and with which token."""
+
+    scores: Float[Tensor, "utterances beam"]  # −∞ where there is none
+    parents: Int[Tensor, "utterances beam"]
+    tokens: Int[Tensor, "utterances beam"]
+    gained: Float[Tensor, "scorers utterances beam"]  # by each scorer, without its weight
 
 
-def _best(values, running, candidates, eos: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return score, parent, token and place in a row of `values` of the best hypotheses."""
-    width = values.size(2)
-    forbidden = (running == -torch.inf)[..., None]
-    if candidates is None:
-        columns = torch.arange(width)
-        forbidden = forbidden | (columns == BLANK)
-    else:
-        forbidden = forbidden | (candidates == BLANK)
-        forbidden = forbidden.clone()
-        forbidden[..., :-1] |= candidates[..., :-1] == eos  # it stands in the last column too
-    best, index = values.masked_fill(forbidden, -torch.inf).flatten(1).topk(values.size(1), dim=1)
-    parents = index // width
-    tokens = index % width if candidates is None else candidates.flatten(1).gather(1, index)
-    return best, parents, tokens, index
+class _Proposer:
+    """Asks the scorers for what may follow, and chooses."""
+
+    def __init__(
+        self,
+        scorers: Mapping[str, Scorer],
+        candidate_scorers: Mapping[str, CandidateScorer],
+        weights: Mapping[str, float],
+        beam: int,
+        vocab: int,
+        eos: int,
+    ):
+        self.scorers = scorers
+        self.candidate_scorers = candidate_scorers
+        self.weights = weights
+        self.bonus = weights.get(LENGTH_BONUS, 0.0)
+        self.vocab = vocab
+        self.eos = eos
+        pre_beam = int(PRE_BEAM * beam)
+        prunes = scorers and candidate_scorers and pre_beam < vocab
+        self.pre_beam = pre_beam if prunes else None
+
+    def best(self, running: Float[Tensor, "utterances beam"]) -> _Best:
+        """Return the best continuations of the hypotheses whose scores are `running`."""
+        values = running.new_zeros(*running.shape, self.vocab)
+        full, partial = [], []
+        for name, scorer in self.scorers.items():
+            full.append(scorer.score())
+            values = values + self.weights[name] * full[-1]
+        candidates = None
+        forbidden = torch.arange(self.vocab) == BLANK
+        if self.pre_beam is not None:
+            # <sos/eos> is always scored: it stands in the last column, and only there.
+            chosen = values.topk(self.pre_beam, dim=2).indices
+            candidates = functional.pad(chosen, (0, 1), value=self.eos)
+            values = values.gather(2, candidates)
+            forbidden = candidates == BLANK
+            forbidden[..., :-1] |= chosen == self.eos
+        for name, scorer in self.candidate_scorers.items():
+            partial.append(scorer.score(candidates))
+            values = values + self.weights[name] * partial[-1]
+        values = values + (running + self.bonus)[..., None]
+        # What scorers say of a slot without a hypothesis may be no number.
+        forbidden = forbidden | (running == -torch.inf)[..., None]
+        values = values.masked_fill(forbidden, -torch.inf)
+        scores, index = values.flatten(1).topk(running.size(1), dim=1)
+        parents, tokens = index // values.size(2), index % values.size(2)
+        if candidates is not None:
+            tokens = candidates.flatten(1).gather(1, index)
+        places = [parents * self.vocab + tokens] * len(full) + [index] * len(partial)
+        gained = [
+            score.flatten(1).gather(1, place)
+            for score, place in zip(full + partial, places, strict=True)
+        ]
+        return _Best(scores, parents, tokens, torch.stack(gained))
 
 
 class _History:
@@ -163,12 +185,19 @@ class _History:
         self.parts: list[Tensor] = []
         self.best_ended = torch.full((utterances,), -torch.inf)
 
-    def add(self, utterances, tokens, parents, ended, parts) -> None:
+    def add(
+        self,
+        utterances: Int[Tensor, "kept"],
+        best: _Best,
+        ended: Float[Tensor, "kept beam"],
+        parts: Float[Tensor, "scorers kept beam"],
+    ) -> None:
         """Append a step of the utterances that are still searched."""
         everywhere = torch.zeros(self.shape, dtype=torch.int64)
-        self.steps.append(
-            tuple(everywhere.index_copy(0, utterances, part) for part in (parents, tokens))
+        parents, tokens = (
+            everywhere.index_copy(0, utterances, part) for part in (best.parents, best.tokens)
         )
+        self.steps.append((parents, tokens))
         nowhere = torch.full(self.shape, -torch.inf)
         self.ended.append(nowhere.index_copy(0, utterances, ended))
         self.parts.append(parts.new_zeros(len(parts), *self.shape).index_copy(1, utterances, parts))
@@ -186,7 +215,7 @@ class _History:
         behind = (recent > -torch.inf) & (recent - self.best_ended < END_SCORE)
         return behind.all(dim=0)[utterances]
 
-    def best(self, nbest: int, *, eos: int, bonus: bool) -> list[list[Hypothesis]]:
+    def best(self, nbest: int, *, eos: int, with_bonus: bool) -> list[list[Hypothesis]]:
         """Return the best of what ended, traced back to their beginnings."""
         ended = torch.stack(self.ended, dim=1).flatten(1)
         scores, places = ended.topk(min(nbest, ended.size(1)), dim=1)
@@ -201,7 +230,7 @@ class _History:
                 totals = self.parts[last][:, utterance, slot].tolist()
                 parts = dict(zip(self.names, totals, strict=True))
                 reading = trace_back(steps, utterance, slot, last)
-                if bonus:
+                if with_bonus:
                     parts[LENGTH_BONUS] = float(len(reading))
                 hypotheses.append(
                     Hypothesis(reading[: -1 if reading[-1] == eos else None], score, parts)

@@ -24,6 +24,7 @@ from espnet_lite.nn.masks import valid_mask
 
 FLOOR = -700.0  # of a log-probability: exp of it is still a normal float64
 ZERO = -600.0  # the score of a token that is as good as impossible: −∞
+LOWEST = -1.0e9  # stands for −∞ where a number is subtracted
 
 
 class CtcPrefixScorer:
@@ -47,11 +48,11 @@ class CtcPrefixScorer:
         self.probs = log_probs.transpose(1, 2).exp().contiguous()  # (utterances, vocab, time)
         self.blank_sums = _sums(log_probs[:, None, :, BLANK])
         in_blank = self.blank_sums.expand(-1, beam, -1)
-        self._set(torch.full_like(in_blank, -torch.inf), in_blank)
+        self._keep(torch.full_like(in_blank, -torch.inf), in_blank)
         self.last = torch.full((utterances, beam), eos, device=log_probs.device)
         self.scores = torch.zeros_like(in_blank[..., 0])  # ψ of the hypotheses themselves
 
-    def _set(
+    def _keep(
         self,
         in_token: Float[Tensor, "utterances beam points"],
         in_blank: Float[Tensor, "utterances beam points"],
@@ -59,8 +60,8 @@ class CtcPrefixScorer:
         """Keep γ, whose point t of time + 1 is after t frames, as numbers of which the largest is 1."""
         self.in_blank = in_blank
         self.in_any = torch.logaddexp(in_token, in_blank)
-        # A prefix that no path spells has γ = −∞ throughout; 0 keeps exp() of it a number.
-        self.largest = self.in_any.amax(dim=-1, keepdim=True).clamp_min(FLOOR * 1e6)
+        # A prefix that no path spells has γ = −∞ throughout.
+        self.largest = self.in_any.amax(dim=-1, keepdim=True).clamp_min(LOWEST)
         self.weights = (self.in_any[..., :-1] - self.largest).exp()
 
     def score(
@@ -90,12 +91,13 @@ class CtcPrefixScorer:
         in_token = _recursion(before, sums)
         self.scores = (before[..., :-1] + sums.diff(dim=-1)).logsumexp(dim=-1)
         self.last = tokens
-        self._set(in_token, _recursion(in_token, self.blank_sums))
+        self._keep(in_token, _recursion(in_token, self.blank_sums))
 
     def keep(self, utterances: Int[Tensor, "kept"]) -> None:
         """Drop all utterances but these."""
-        for name in ("probs", "blank_sums", "in_blank", "in_any", "largest", "weights"):
-            setattr(self, name, getattr(self, name)[utterances])
+        self.probs, self.blank_sums = self.probs[utterances], self.blank_sums[utterances]
+        self.in_blank, self.in_any = self.in_blank[utterances], self.in_any[utterances]
+        self.largest, self.weights = self.largest[utterances], self.weights[utterances]
         self.last, self.scores = self.last[utterances], self.scores[utterances]
 
     def _probs_of(
