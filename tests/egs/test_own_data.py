@@ -15,7 +15,7 @@ from espnet_lite.data.validate import validate_data_dir
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs" / "own" / "asr1"
-STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score"]
+STAGES = ["data", "dump", "tokens", "finetune", "quantize", "decode", "score", "profile"]
 
 
 def build_corpus(folder: Path, *, speakers: int = 5, seconds: float = 1.0) -> Path:
