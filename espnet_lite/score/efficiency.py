@@ -39,6 +39,8 @@ _NEEDED_OF_TIMING: dict[str, tuple[type, ...]] = {
     "peak_bytes": (int,),
 }
 
+PROFILED_METHOD = "ctc_greedy"  # of decoding: `profile_model` times it
+
 
 def read_profiles(results_dir: Path) -> list[dict]:
     """Return the profiles of a recipe, by name, each one checked.
@@ -61,6 +63,9 @@ def efficiency_lines(
 ) -> list[dict[str, object]]:
     """Return the table, JSON-able: a line for each profile of each row, then for the others.
 
+    A row of another decoding than the one that is profiled has no line: what its search costs is
+    not in the profile.
+
     Args:
         ordered: rows, best first; may be empty.
         profiles: as `read_profiles` returns them.
@@ -71,6 +76,8 @@ def efficiency_lines(
             by_digest.setdefault(digest, []).append(profile)
     lines, joined = [], set()
     for row in ordered:
+        if row["decode"]["config"].get("method") != PROFILED_METHOD:
+            continue
         for profile in by_digest.get(row["model"]["sha256"], []):
             lines.append(_line(row["row"], profile, _rates(row)))
             joined.add(profile["name"])

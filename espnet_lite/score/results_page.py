@@ -47,7 +47,7 @@ _EFFICIENCY = (
     " packed, weights in bf16) and MACs are theirs. GMACs are those of SUPERB's 32 utterances"
     " ({seconds} s), mel filterbank included, FFT not; GMACs/s those of a second of their audio."
     " RTF is that of greedy decoding, one clip at a time in one thread, and peak MiB the memory of"
-    " its process, with Python and torch."
+    " its process, with Python and torch. Rows of other decodings have no line here."
 )
 
 
