@@ -54,14 +54,14 @@ def test_what_stands_in_padding_moves_no_valid_frame(encoder, bits):
             assert torch.equal(zeros, threes)
 
 
-def test_how_much_padding_there_is_moves_frames_of_eight_bits_by_rounding_only():
-    for encoder in SMALL:
-        model = quantized(encoder, 8, 8).encoder
-        features = torch.randn(3, 20, 16)
-        start_activations(model, lambda: model(features, torch.tensor([20, 20, 20])))
-        together = model(_with_padding(features, 12, 3.0), torch.tensor([12, 20, 20])).encoded
-        alone = model(features[:1, :12], torch.tensor([12])).encoded[0]
-        assert (together[0, :12] - alone).norm() < 0.03 * alone.norm(), encoder
+@pytest.mark.parametrize("encoder", SMALL)
+def test_how_much_padding_there_is_moves_frames_of_eight_bits_by_rounding_only(encoder):
+    model = quantized(encoder, 8, 8).encoder
+    features = torch.randn(3, 20, 16)
+    start_activations(model, lambda: model(features, torch.tensor([20, 20, 20])))
+    together = model(_with_padding(features, 12, 3.0), torch.tensor([12, 20, 20])).encoded
+    alone = model(features[:1, :12], torch.tensor([12])).encoded[0]
+    assert (together[0, :12] - alone).norm() < 0.03 * alone.norm()
 
 
 def _with_padding(features, frames: int, value: float):
