@@ -48,6 +48,11 @@ class PackedIntegers:
         """Return the bits of a value."""
         return INTEGER_BITS[self.encoding]
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes in the file."""
+        return self.stored.nbytes
+
     def numel(self) -> int:
         """Return the number of values."""
         return torch.Size(self.shape).numel()
