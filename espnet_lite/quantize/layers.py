@@ -215,7 +215,10 @@ def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _scores(
-    quantize_query: ActivationQuantizer, query: Tensor, quantize_key: ActivationQuantizer, key: Tensor
+    quantize_query: ActivationQuantizer,
+    query: Tensor,
+    quantize_key: ActivationQuantizer,
+    key: Tensor,
 ) -> Tensor:
     """Return the products of all quantized queries with all quantized keys."""
     if _adds_codes(quantize_query, quantize_key):

@@ -36,7 +36,9 @@ class ActivationFormat:
     bits: int
     signed: bool = True
     sparse: bool = False
-    scales: int = 1  # of static quantizers: 1, or one for each head of (batch, heads, time, head_dim)
+    scales: int = (
+        1  # of static quantizers: 1, or one for each head of (batch, heads, time, head_dim)
+    )
 
     def __post_init__(self):
         if self.quantizer not in QUANTIZERS:

@@ -124,7 +124,9 @@ def efficiency_parts(lines: Sequence[Mapping], rates: Sequence[tuple[str, str]])
     measured = "; ".join(_machine(machine) for machine in machines(lines))
     parts = [
         "## Efficiency",
-        _EFFICIENCY.format(seconds=seconds) + estimated + (f" Timed on: {measured}." if measured else ""),
+        _EFFICIENCY.format(seconds=seconds)
+        + estimated
+        + (f" Timed on: {measured}." if measured else ""),
         markdown_table(*main_table(lines, rates)),
         "MACs by kind of module, in percent:",
         markdown_table(*share_table(lines)),

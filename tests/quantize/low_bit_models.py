@@ -52,9 +52,7 @@ def rules_of(policy: str, encoder: str) -> list[Rule]:
     kinds = ["attention_linear", "attention_matmul", "feed_forward"]
     if encoder in ("conformer", "squeezeformer"):
         kinds += ["conv_pointwise", "conv_depthwise"]
-    blocks = Rule(
-        tuple(kinds), weight_bits=float(weight_bits), activation_bits=activation_bits
-    )
+    blocks = Rule(tuple(kinds), weight_bits=float(weight_bits), activation_bits=activation_bits)
     return [blocks, Rule(("subsampling", "head"), weight_bits=8.0)]
 
 

@@ -133,9 +133,7 @@ def test_one_layer_by_the_documented_bytes_alone(tmp_path):
         for i in range(columns):
             bit = packed_bytes[row * in_a_row + i // 8] >> (i % 8) & 1
             total += (2 * bit - 1) * (1 if x[i] >= offset else -1)
-        expected.append(
-            total * scale * stored("weight_scale", "f")[row] + stored("bias", "f")[row]
-        )
+        expected.append(total * scale * stored("weight_scale", "f")[row] + stored("bias", "f")[row])
     layer = PackedModel.load(tmp_path / "model.esp").get_submodule(name)
     assert isinstance(layer, IntegerLinear)
     torch.testing.assert_close(layer(torch.tensor(x)), torch.tensor(expected), atol=1e-5, rtol=1e-5)
