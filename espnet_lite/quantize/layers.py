@@ -4,7 +4,13 @@ Each takes over the parameters of the layer it replaces, under their old names: 
 quantized model holds the latent weights where the plain model has its own, and beside them what the
 quantizers learned. Biases, norms and softmax stay as they are. Without a quantizer for weights or for
 activations that side is left in floating point.
+
+In evaluation without gradients, in fp32, sums of codes are exact, by the functions that run a packed
+file (runtime.products): the network that training validates is the one that is packed, to the last bit.
 """
+
+import dataclasses
+import math
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,8 +22,7 @@ from espnet_lite.nn.local_attention import LocalAttention
 from espnet_lite.nn.masks import window_mask
 from espnet_lite.nn.relative_attention import RelativeDotProduct, shifted
 from espnet_lite.quantize.quantizers import ActivationQuantizer, WeightQuantizer
-
-_HIDDEN = -1.0e4  # added to a hidden score; exp(-1e4) is 0 in every float type
+from espnet_lite.runtime import products
 
 
 class QuantizedLinear(nn.Linear):
@@ -36,6 +41,8 @@ class QuantizedLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*batch dim_in"]) -> Float[Tensor, "*batch dim_out"]:
         """Return the products of the quantized values."""
+        if _adds_codes(self.input_quantizer, self.weight_quantizer):
+            return products.linear(*_codes(self, x), self.bias)
         return nn.functional.linear(*_quantized(self, x), self.bias)
 
 
@@ -60,6 +67,9 @@ class QuantizedDepthwise(DepthwiseConvolution):
         valid: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time_out channels"]:
         """Return ceil(time / stride) frames."""
+        if _adds_codes(self.input_quantizer, self.weight_quantizer):
+            (stride,) = self.stride
+            return products.depthwise(*_codes(self, x), self.bias, stride=stride, valid=valid)
         x, weight = _quantized(self, x)
         if valid is not None:  # behind the quantizer, which may give 0 another code
             x = x.masked_fill(~valid[..., None], 0.0)
@@ -83,6 +93,9 @@ class QuantizedConv1d(nn.Conv1d):
         self, x: Float[Tensor, "batch channels_in time_in"]
     ) -> Float[Tensor, "batch channels_out time_out"]:
         """Return the convolution of the quantized values."""
+        if _adds_codes(self.input_quantizer, self.weight_quantizer):
+            options = {"stride": self.stride[0], "groups": self.groups}
+            return products.conv1d(*_codes(self, x), self.bias, **options)
         return self._conv_forward(*_quantized(self, x), self.bias)
 
 
@@ -103,6 +116,9 @@ class QuantizedConv2d(nn.Conv2d):
         self, x: Float[Tensor, "batch channels_in frames_in bins_in"]
     ) -> Float[Tensor, "batch channels_out frames_out bins_out"]:
         """Return the convolution of the quantized values."""
+        if _adds_codes(self.input_quantizer, self.weight_quantizer):
+            options = {"stride": self.stride, "groups": self.groups}
+            return products.conv2d(*_codes(self, x), self.bias, **options)
         return self._conv_forward(*_quantized(self, x), self.bias)
 
 
@@ -132,6 +148,7 @@ class QuantizedDotProduct(nn.Module):
         self.key = key
         self.value = value
         self.probabilities = probabilities
+        self.train(attention.training)
 
     def forward(
         self,
@@ -146,9 +163,8 @@ class QuantizedDotProduct(nn.Module):
                 key.size(-2), self.window, global_tokens=self.global_tokens, device=key.device
             )
             mask = near if mask is None else near & mask
-        scores = self.query(query) @ self.key(key).transpose(-1, -2)
-        probabilities = _probabilities(scores * query.size(-1) ** -0.5, mask)
-        return self.dropout(self.probabilities(probabilities)) @ self.value(value)
+        scores = _scores(self.query, query, self.key, key) * query.size(-1) ** -0.5
+        return _mixed(self, _probabilities(scores, mask), value)
 
 
 class QuantizedRelativeDotProduct(nn.Module):
@@ -174,6 +190,7 @@ class QuantizedRelativeDotProduct(nn.Module):
         self.positions = positions
         self.value = value
         self.probabilities = probabilities
+        self.train(attention.training)
 
     def forward(
         self,
@@ -185,20 +202,62 @@ class QuantizedRelativeDotProduct(nn.Module):
         mask: Bool[Tensor, "#batch #heads #time time"] | None = None,
     ) -> Float[Tensor, "batch heads time head_dim"]:
         """Return the mixed values; arguments are RelativeDotProduct's."""
-        content = self.query(content_query) @ self.key(key).mT
-        position = self.position_query(position_query) @ self.positions(positions).mT
+        content = _scores(self.query, content_query, self.key, key)
+        position = _scores(self.position_query, position_query, self.positions, positions)
         scores = (content + shifted(position)) * key.size(-1) ** -0.5
-        probabilities = self.probabilities(_probabilities(scores, mask))
-        return self.dropout(probabilities) @ self.value(value)
+        return _mixed(self, _probabilities(scores, mask), value)
 
 
 def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Return the softmax in fp32, exactly 0 for keys that are not seen where any is."""
     with torch.autocast(scores.device.type, enabled=False):
-        scores = scores.float()
-        if mask is not None:
-            scores = scores + scores.new_zeros(mask.shape).masked_fill(~mask, _HIDDEN)
-        return scores.softmax(dim=-1)
+        return products.softmax(scores, mask)
+
+
+def _scores(
+    quantize_query: ActivationQuantizer,
+    query: Tensor,
+    quantize_key: ActivationQuantizer,
+    key: Tensor,
+) -> Tensor:
+    """Return the products of all quantized queries with all quantized keys."""
+    if _adds_codes(quantize_query, quantize_key):
+        return products.scores(_held(quantize_query, query), _held(quantize_key, key))
+    return quantize_query(query) @ quantize_key(key).mT
+
+
+def _mixed(attention: nn.Module, probabilities: Tensor, value: Tensor) -> Tensor:
+    """Return the quantized values mixed by quantized probabilities."""
+    if _adds_codes(attention.probabilities, attention.value) and not attention.training:
+        return products.mixed(
+            _held(attention.probabilities, probabilities), _held(attention.value, value)
+        )
+    return attention.dropout(attention.probabilities(probabilities)) @ attention.value(value)
+
+
+def _adds_codes(*quantizers: WeightQuantizer | ActivationQuantizer | None) -> bool:
+    """Return whether sums of codes take the place of products of their values: nothing asks for a
+    gradient or for autocast, both factors have codes, and none of the quantizers is still to be
+    measured."""
+    in_fp32 = not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+    return (not torch.is_grad_enabled() and in_fp32) and all(
+        quantizer is not None
+        and not (isinstance(quantizer, ActivationQuantizer) and quantizer.starting)
+        for quantizer in quantizers
+    )
+
+
+def _held(quantizer: WeightQuantizer | ActivationQuantizer, x: Tensor) -> products.Codes:
+    """Return the codes as sums of them take them."""
+    codes = quantizer.codes(x)
+    return products.Codes(codes.codes.float(), codes.scale, 2 ** math.ceil(quantizer.bits))
+
+
+def _codes(layer: nn.Module, x: Tensor) -> tuple[products.Codes, products.Codes]:
+    """Return the codes of a layer's input and weights, one scale for each channel of these."""
+    weight = _held(layer.weight_quantizer, layer.weight)
+    channels = weight.scale.flatten().expand(len(layer.weight))
+    return _held(layer.input_quantizer, x), dataclasses.replace(weight, scale=channels)
 
 
 def _take_over(
