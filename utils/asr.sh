@@ -134,12 +134,15 @@ else
     decode_dir=$asr_exp/${decode_name}_$quantize_name
     packed_after=(quantize)
 fi
-# A policy with `training` is trained from the recognizer, in an experiment of its own; then that is packed.
+# A policy of few bits looks at speech: one with `training` is trained from the recognizer, in an experiment
+# of its own, which is packed then; one without measures activations while it is packed.
 quantize_exp=""
+quantize_data=()
 quantize_inputs=()
-if [[ -z $model ]] && grep -qs '^training:' "$quantize_config"; then
-    quantize_exp=$expdir/quantized_$model_name
+if [[ -z $model ]] && grep -qs '^rules:' "$quantize_config"; then
     quantize_inputs=("${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}")
+    quantize_data=(--train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}")
+    ! grep -qs '^training:' "$quantize_config" || quantize_exp=$expdir/quantized_$model_name
 fi
 row=${model_name}_${decode_name#decode_}
 if [[ -n $speed_factors ]]; then
@@ -293,11 +296,11 @@ stage_quantize() {
             arguments+=(--set "$override")
         done
         [[ $fresh == false ]] || arguments+=(--fresh)
-        run quantize_asr --config "$quantize_config" --teacher "$asr_exp" \
-            --train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}" \
+        run quantize_asr --config "$quantize_config" --teacher "$asr_exp" "${quantize_data[@]}" \
             --expdir "$quantize_exp" "${arguments[@]}"
     fi
-    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" --output "$packed"
+    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" "${quantize_data[@]}" \
+        --output "$packed"
 }
 
 stage_decode() {
