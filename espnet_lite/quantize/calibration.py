@@ -51,48 +51,47 @@ def cropped(waveforms: list[Float[Tensor, "_"]]) -> Float[Tensor, "batch samples
     return torch.stack([waveform[:shortest] for waveform in waveforms])
 
 
+# Learned numbers of quantizers and what they stay above: a factor, and a shift, which may be any number.
+_FLOORS = {"scale_factor": SMALLEST_FACTOR, "shift": -torch.inf}
+
+
 class ScaleWatch:
     """Stops a training whose learned scales have collapsed or are no numbers.
 
-    Costs one comparison of all scales at once.
+    All are looked at in one comparison.
     """
 
     def __init__(self, model: nn.Module):
-        self._names, self._parameters = [], []
-        self._floors = []
-        for name, parameter in model.named_parameters():
-            module, _, attribute = name.rpartition(".")
-            if attribute in _FLOORS:
-                self._names.append(module)
-                self._parameters.append(parameter)
-                self._floors.append(_FLOORS[attribute])
+        self._watched = [
+            (name.rpartition(".")[0], parameter, _FLOORS[name.rpartition(".")[2]])
+            for name, parameter in model.named_parameters()
+            if name.rpartition(".")[2] in _FLOORS
+        ]
+        self._floors: Tensor | None = None
 
     @torch.no_grad()
     def check(self) -> None:
         """Raise an InputError that names the first module with a bad scale."""
-        if not self._parameters:
+        if not self._watched:
             return
-        flat = torch.cat(self._parameters)
-        floors = torch.cat(
-            [
-                parameter.new_full((parameter.numel(),), floor)
-                for parameter, floor in zip(self._parameters, self._floors, strict=True)
-            ]
-        )
-        if bool(((flat > floors) & (flat < torch.inf)).all()):
-            return
-        for name, parameter, floor in zip(self._names, self._parameters, self._floors, strict=True):
-            bad = ~((parameter > floor) & (parameter < torch.inf))
-            if bool(bad.any()):
-                value = parameter[bad][0].item()
-                raise InputError(
-                    f"a learned scale is {value:.3g} of what it began with"
-                    if floor >= 0
-                    else f"the threshold of one-bit activations is {value:.3g} scales",
+        numbers = torch.cat([parameter for _, parameter, _ in self._watched])
+        if self._floors is None or self._floors.device != numbers.device:
+            floors = [torch.full(p.shape, floor, device=p.device) for _, p, floor in self._watched]
+            self._floors = torch.cat(floors)
+        if not bool(((numbers > self._floors) & (numbers < torch.inf)).all()):
+            raise self._fault()
+
+    def _fault(self) -> InputError:
+        """Return the error that names the first module with a bad scale and the scale."""
+        for name, parameter, floor in self._watched:
+            bad = parameter[~((parameter > floor) & (parameter < torch.inf))]
+            if len(bad):
+                what = "a learned scale is {:.3g} of what it began with"
+                if floor < 0:
+                    what = "the threshold of one-bit activations is {:.3g} of their first scale"
+                return InputError(
+                    what.format(bad[0].item()),
                     where=name,
                     fix="lower training.train.optimizer.lr, or give the module more bits",
                 )
-
-
-# Learned numbers of quantizers and what they stay above: a factor, and a shift, which may be anything.
-_FLOORS = {"scale_factor": SMALLEST_FACTOR, "shift": -torch.inf}
+        raise AssertionError("all scales are fine")

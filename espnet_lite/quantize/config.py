@@ -22,7 +22,7 @@ class StepOptions:
     """
 
     updates: int  # length of this training; takes the place of train.updates
-    weight_bits: float = 1  # at least so many
+    weight_bits: float | int = 1  # at least so many
     activation_bits: int = 1  # at least so many
 
     def __post_init__(self):

@@ -61,7 +61,7 @@ class Rule:
     kinds: tuple[
         str, ...
     ]  # attention_linear | attention_matmul | feed_forward | conv_pointwise | …
-    weight_bits: float = 32  # 1 | 1.58 | 2 … 8 | 16 | 32; attention_matmul has no weights
+    weight_bits: float | int = 32  # 1 | 1.58 | 2 … 8 | 16 | 32; attention_matmul has no weights
     activation_bits: int = 32  # of what comes into the product: 1 … 8 | 16 | 32
     weight_quantizer: str | None = None  # null: bit at 1, ternary at 1.58, lsq at 2 to 8 | absmax
     activation_quantizer: str | None = None  # null: bit at 1, lsq, absmax (by token) at 8
@@ -91,7 +91,7 @@ class Rule:
             "activation", self.activation_quantizer, self.activation_bits, ACTIVATION_QUANTIZERS
         )
 
-    def at_least(self, *, weight_bits: float, activation_bits: int) -> "Rule":
+    def at_least(self, *, weight_bits: float | int, activation_bits: int) -> "Rule":
         """Return the rule with no fewer bits than these, for a step on the way to it.
 
         A side that gets more bits gets their default quantizer.
@@ -107,11 +107,11 @@ class Rule:
 _QUANTIZED_KINDS = tuple(kind for kind in KINDS if kind not in NOT_QUANTIZED)
 
 
-def _listed(numbers: Sequence[float]) -> str:
+def _listed(numbers: Sequence[float | int]) -> str:
     return ", ".join(f"{number:g}" for number in numbers)
 
 
-def _check_quantizer(side: str, name: str | None, bits: float, family: dict) -> None:
+def _check_quantizer(side: str, name: str | None, bits: float | int, family: dict) -> None:
     """Raise a ValueError for a quantizer that is not there, or has not these bits."""
     if name is None:
         return
@@ -141,7 +141,7 @@ class Placement:
     rule: int
     weights: str
     activations: str
-    weight_bits: float
+    weight_bits: float | int
     activation_bits: int
 
 

@@ -50,9 +50,9 @@ class Codes:
 class WeightQuantizer(nn.Module):
     """Quantizes the weights of a layer, output channels first; straight-through: identity gradient."""
 
-    BITS: ClassVar[tuple[float, ...]]  # that the class can have
+    BITS: ClassVar[tuple[float | int, ...]]  # that the class can have
 
-    def __init__(self, *, bits: float, granularity: str, channels: int):
+    def __init__(self, *, bits: float | int, granularity: str, channels: int):
         """Take what the family shares.
 
         Args:
@@ -130,7 +130,7 @@ class LsqWeight(WeightQuantizer):
 
     BITS = tuple(range(2, 9))
 
-    def __init__(self, *, bits: float, granularity: str, channels: int):
+    def __init__(self, *, bits: float | int, granularity: str, channels: int):
         super().__init__(bits=bits, granularity=granularity, channels=channels)
         scales = channels if granularity == "channel" else 1
         self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
@@ -168,7 +168,7 @@ class ActivationQuantizer(nn.Module):
     its scale is the same for every input.
     """
 
-    BITS: ClassVar[tuple[float, ...]]
+    BITS: ClassVar[tuple[float | int, ...]]
     IS_DYNAMIC: ClassVar[bool] = False  # the scale comes from each token itself
 
     def __init__(self, *, bits: int, signed: bool, groups: int = 1, sparse: bool = False):
