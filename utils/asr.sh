@@ -134,15 +134,18 @@ else
     decode_dir=$asr_exp/${decode_name}_$quantize_name
     packed_after=(quantize)
 fi
-# A policy of few bits looks at speech: one with `training` is trained from the recognizer, in an experiment
-# of its own, which is packed then; one without measures activations while it is packed.
+# A policy with `training` is trained from the recognizer, in an experiment of its own; then that is packed.
+# One with `rules` alone is put in when packing: scales from training utterances, quality on dev.
 quantize_exp=""
-quantize_data=()
 quantize_inputs=()
+pack_speech=()
 if [[ -z $model ]] && grep -qs '^rules:' "$quantize_config"; then
     quantize_inputs=("${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}")
-    quantize_data=(--train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}")
-    ! grep -qs '^training:' "$quantize_config" || quantize_exp=$expdir/quantized_$model_name
+    if grep -qs '^training:' "$quantize_config"; then
+        quantize_exp=$expdir/quantized_$model_name
+    else
+        pack_speech=(--train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}")
+    fi
 fi
 row=${model_name}_${decode_name#decode_}
 if [[ -n $speed_factors ]]; then
@@ -296,11 +299,12 @@ stage_quantize() {
             arguments+=(--set "$override")
         done
         [[ $fresh == false ]] || arguments+=(--fresh)
-        run quantize_asr --config "$quantize_config" --teacher "$asr_exp" "${quantize_data[@]}" \
+        run quantize_asr --config "$quantize_config" --teacher "$asr_exp" \
+            --train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}" \
             --expdir "$quantize_exp" "${arguments[@]}"
     fi
-    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" "${quantize_data[@]}" \
-        --output "$packed"
+    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" \
+        "${pack_speech[@]}" --output "$packed"
 }
 
 stage_decode() {
