@@ -140,7 +140,8 @@ class LsqWeight(WeightQuantizer):
     def start(self, weight: Float[Tensor, "channels *rest"]) -> None:
         """Choose the scales with the least squared error of the weights."""
         rows = weight.detach().float().reshape(len(self.scale_start), -1)
-        self.scale_start.copy_(least_squares_scale(rows, low=self.low, high=self.high))
+        scales = least_squares_scale(rows, low=self.low, high=self.high)
+        self.scale_start.copy_(_positive(scales))
 
     def scale(self) -> Float[Tensor, "scales"]:
         """Return the step sizes, with their gradient."""
@@ -224,7 +225,9 @@ class _StaticActivation(ActivationQuantizer):
 class BitActivation(_StaticActivation):
     """α · Sign(x − β), or where nothing is below 0 α · round(clip((x − β)/α, 0, 1)) (BiT, section 2.2).
 
-    α begins as the mean of |x|, β as 0; both are learned.
+    α begins with the least squared error of what is measured, β as 0; both are learned. For ±1 that is
+    the mean of |x|, as in BiT. For {0, 1} BiT takes the mean too, which of probabilities is one over the
+    number of keys, however peaked they are: far too small.
     """
 
     BITS = (1,)
@@ -238,8 +241,12 @@ class BitActivation(_StaticActivation):
         return self.scale_start * self.shift
 
     def start(self, x: Float[Tensor, "*shape"]) -> None:
-        """Measure mean |x|."""
-        self.scale_start.copy_(self._rows(x).abs().mean(dim=1))
+        """Measure the α with the least squared error."""
+        rows = self._rows(x)
+        if self.signed:
+            self.scale_start.copy_(rows.abs().mean(dim=1))
+        else:
+            self.scale_start.copy_(least_squares_scale(_thinned(rows), low=0, high=1))
 
     def codes(self, x: Float[Tensor, "*shape"]) -> Codes:
         """Return ±1 or {0, 1}, and α."""
@@ -274,9 +281,7 @@ class LsqActivation(_StaticActivation):
 
     def start(self, x: Float[Tensor, "*shape"]) -> None:
         """Choose the scale with the least squared error of what is seen now."""
-        rows = self._rows(x)
-        step = -(-rows.size(1) // _TRIED_VALUES)
-        rows = rows[:, :: max(1, step)]
+        rows = _thinned(self._rows(x))
         self.scale_start.copy_(least_squares_scale(rows, low=self.low, high=self.high))
 
     def codes(self, x: Float[Tensor, "*shape"]) -> Codes:
@@ -451,19 +456,25 @@ def _positive(scale: Tensor) -> Tensor:
     return scale.masked_fill(scale == 0, 1.0)
 
 
+def _thinned(rows: Tensor) -> Tensor:
+    """Return some of the values of each row, evenly spread, where there are many."""
+    return rows[:, :: max(1, -(-rows.size(1) // _TRIED_VALUES))]
+
+
 def least_squares_scale(
     rows: Float[Tensor, "scales values"], *, low: int, high: int
 ) -> Float[Tensor, "scales"]:
-    """Return of each row the scale, of 40 that are tried, whose codes low … high err the least.
+    """Return of each row the scale, of 40 that are tried, whose codes low … high err the least; of a
+    row of zeros 0.
 
     LSQ's own start, 2 mean|x|/√high, spans 18 standard deviations at 8 bits.
     """
-    largest = _positive(rows.abs().amax(dim=1, keepdim=True) / max(high, -low))
+    largest = rows.abs().amax(dim=1, keepdim=True) / max(high, -low)
     best, least = largest, torch.full_like(largest, torch.inf)
     for number in range(_TRIED_SCALES):
         # From twice the smallest that clips nothing: with codes −2 … 1 the side of 1 is the shorter.
         scale = largest * 2 ** (1 - number / 4)
-        error = rows - (rows / scale).clamp_(low, high).round_().mul_(scale)
+        error = rows - (rows / _positive(scale)).clamp_(low, high).round_().mul_(scale)
         error = error.square_().sum(dim=1, keepdim=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best[:, 0]
