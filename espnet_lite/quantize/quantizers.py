@@ -22,6 +22,8 @@ from jaxtyping import Float, Int16
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from espnet_lite.kernels.fake_quantize import FakeQuantizer
+
 TERNARY_BITS = 1.58  # log2(3): what is written for three codes
 # Scales that `least_squares_scale` tries: the largest |x| on the largest code, and 2^¼ less each time.
 _TRIED_SCALES = 40
@@ -338,7 +340,9 @@ ACTIVATION_QUANTIZERS = {
 }
 
 
-# ---- gradients -------------------------------------------------------------------------------------
+# ---- gradients; on a CPU kernels.fake_quantize does the same in one pass -----------------------------
+
+_UNITS = {False: "unit", True: "sparse_unit"}
 
 
 class _StraightThrough(Function):
@@ -360,11 +364,17 @@ class _Sign(Function):
     @staticmethod
     def forward(ctx, x, alpha, beta, dtype):
         ctx.save_for_backward(x, alpha, beta)
-        return torch.where(x.float() >= beta, alpha, -alpha).to(dtype)
+        values = FakeQuantizer("sign", alpha, beta).values(x, dtype)
+        if values is None:
+            values = torch.where(x.float() >= beta, alpha, -alpha).to(dtype)
+        return values
 
     @staticmethod
     def backward(ctx, gradient):
         x, alpha, beta = ctx.saved_tensors
+        fused = FakeQuantizer("sign", alpha, beta).gradients(x, gradient)
+        if fused is not None:
+            return *fused, None
         centered = x.float() - beta
         gradient = gradient.float()
         inside = gradient * (centered.abs() <= alpha)
@@ -383,6 +393,9 @@ class _Unit(Function):
     def forward(ctx, x, alpha, beta, sparse, dtype):
         ctx.save_for_backward(x, alpha, beta)
         ctx.sparse = sparse
+        values = FakeQuantizer(_UNITS[sparse], alpha, beta).values(x, dtype)
+        if values is not None:
+            return values
         values = ((x.float() - beta) / alpha).clamp_(0, 1).round_() * alpha
         if sparse:
             values = values.masked_fill_(x == 0, 0)
@@ -391,6 +404,9 @@ class _Unit(Function):
     @staticmethod
     def backward(ctx, gradient):
         x, alpha, beta = ctx.saved_tensors
+        fused = FakeQuantizer(_UNITS[ctx.sparse], alpha, beta).gradients(x, gradient)
+        if fused is not None:
+            return *fused, None, None
         u = (x.float() - beta) / alpha
         gradient = gradient.float()
         if ctx.sparse:
@@ -418,18 +434,25 @@ class _Lsq(Function):
     def forward(ctx, x, scale, low, high, dtype):
         ctx.save_for_backward(x, scale)
         ctx.range = low, high
+        values = FakeQuantizer("steps", scale, None, low, high).values(x, dtype)
+        if values is not None:
+            return values
         return (x.float() / scale).clamp_(low, high).round_().mul_(scale).to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         x, scale = ctx.saved_tensors
         low, high = ctx.range
+        factor = (x.numel() / scale.numel() * high) ** -0.5
+        fused = FakeQuantizer("steps", scale, None, low, high).gradients(x, gradient)
+        if fused is not None:
+            of_x, of_scale, _ = fused
+            return of_x, of_scale * factor, None, None, None
         u = x.float() / scale
         gradient = gradient.float()
         inside = (u > low) & (u < high)
         rounded = u.clamp(low, high).round_()
         of_scale = gradient * torch.where(inside, rounded - u, rounded)
-        factor = (x.numel() / scale.numel() * high) ** -0.5
         return (
             (gradient * inside).to(x.dtype),
             of_scale.sum_to_size(scale.shape) * factor,
