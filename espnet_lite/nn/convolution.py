@@ -28,14 +28,25 @@ class DepthwiseConvolution(nn.Conv1d):
         self._unit_axis = 2 if channels > 16 else 3
 
     def forward(
-        self, x: Float[Tensor, "batch time channels"]
+        self,
+        x: Float[Tensor, "batch time channels"],
+        valid: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time_out channels"]:
-        """Return ceil(time / stride) frames."""
+        """Return ceil(time / stride) frames; those that are not `valid` are read as 0, as what lies
+        beyond the batch."""
+        if valid is not None:
+            x = x.masked_fill(~valid[..., None], 0.0)
+        return self.convolve(x, self.weight)
+
+    def convolve(
+        self, x: Float[Tensor, "batch time channels"], weight: Float[Tensor, "channels 1 kernel"]
+    ) -> Float[Tensor, "batch time_out channels"]:
+        """Return the convolution with any weights of the shape of its own."""
         one = self._unit_axis  # of the image's two, the one of size 1
         stride, padding = (*self.stride, 1), (*self.padding, 0)
         convolved = functional.conv2d(
             x.transpose(1, 2).unsqueeze(one),
-            self.weight.unsqueeze(one),
+            weight.unsqueeze(one),
             self.bias,
             stride=stride if one == 3 else stride[::-1],
             padding=padding if one == 3 else padding[::-1],
@@ -72,11 +83,9 @@ class ConvolutionModule(nn.Module):
 
         Args:
             x: frames.
-            valid: True for those that are not padding, or None where there is none. Padding becomes
-                0, as what lies beyond the batch, before it is convolved, and counts in no statistics.
+            valid: True for those that are not padding, or None where there is none. Padding is
+                convolved as 0, as what lies beyond the batch, and counts in no statistics.
         """
         x = self.gate(self.pointwise_in(x))
-        if valid is not None:
-            x = x.masked_fill(~valid[..., None], 0.0)
-        x = self.activation(self.norm(self.depthwise(x), valid))
+        x = self.activation(self.norm(self.depthwise(x, valid), valid))
         return self.pointwise_out(x)
