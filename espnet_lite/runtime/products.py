@@ -8,7 +8,6 @@ the functions of this file, so that one network gives one result, to the last bi
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 

@@ -27,7 +27,7 @@ from torch.nn import functional
 from espnet_lite.config import from_plain
 from espnet_lite.errors import InputError
 from espnet_lite.nn.attention import DotProductAttention
-from espnet_lite.nn.convolution import DepthwiseConvolution
+from espnet_lite.nn.convolution import DepthwiseConvolution, convolve_depthwise
 from espnet_lite.nn.local_attention import LocalAttention
 from espnet_lite.nn.masks import window_mask
 from espnet_lite.nn.relative_attention import RelativeDotProduct, shifted
@@ -155,15 +155,7 @@ class IntegerDepthwise(_Weighted):
         x, weight = self._in_floats(x)
         if valid is not None:
             x = x.masked_fill(~valid[..., None], 0.0)
-        convolved = functional.conv1d(
-            x.transpose(1, 2),
-            weight,
-            self.bias,
-            self.stride,
-            weight.size(2) // 2,
-            groups=len(weight),
-        )
-        return convolved.transpose(1, 2)
+        return convolve_depthwise(x, weight, self.bias, stride=self.stride)
 
 
 class IntegerConv2d(_Weighted):

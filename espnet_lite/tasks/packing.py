@@ -248,8 +248,7 @@ def count_parameters(tensors: dict[str, Tensor | PackedIntegers], quantized: dic
         if not any(part in name for part in measured)
         and (
             not name.startswith(of_quantizers)
-            or name.rpartition(".")[0] in quantized
-            and not name.endswith(".weight_scale")
+            or (name.rpartition(".")[0] in quantized and not name.endswith(".weight_scale"))
         )
     )
 

@@ -9,23 +9,16 @@ import pytest
 import torch
 
 from espnet_lite.quantize.export import export_model
+from espnet_lite.quantize.policy import quantize_modules
 from espnet_lite.runtime.bits import PackedIntegers, unpack_integers
 from espnet_lite.runtime.format import read_packed, write_packed
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.runtime.quantized import IntegerLinear
-from tests.quantize.low_bit_models import (
-    ENCODERS,
-    POLICIES,
-    header_of,
-    quantized_model,
-    small_model,
-    speech,
-)
 
 
-def pack(model, path):
+def pack(model, path, header):
     exported = export_model(model)
-    header = {**header_of(model), "quantized": exported.quantized}
+    header = {**header, "quantized": exported.quantized}
     write_packed(path, exported.tensors, header)
     return exported
 
@@ -36,28 +29,27 @@ def log_probs(model, *audio):
         return model.ctc_log_probs(output.encoded), output.lengths
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_packed_file_computes_what_the_fake_quantized_model_does(encoder, policy, tmp_path):
-    model = quantized_model(encoder, policy)
-    pack(model, tmp_path / "model.esp")
+def test_a_packed_file_computes_what_the_fake_quantized_model_does(
+    small_models, encoder, policy, tmp_path
+):
+    model = small_models.quantized_model(encoder, policy)
+    pack(model, tmp_path / "model.esp", small_models.header_of(model))
     packed = PackedModel.load(tmp_path / "model.esp")
-    audio = speech(16000, 9000, 5001)
+    audio = small_models.speech(16000, 9000, 5001)
     expected, lengths = log_probs(model, *audio)
     found, frames = packed.log_probs(*audio)
     assert frames.tolist() == lengths.tolist()
     for row, count in enumerate(frames.tolist()):
         torch.testing.assert_close(found[row, :count], expected[row, :count], atol=1e-4, rtol=0)
-    plain, _ = log_probs(small_model(encoder), *audio)
+    plain, _ = log_probs(small_models.small_model(encoder), *audio)
     assert (found[0] - plain[0]).abs().max() > 1e-3  # the bits do count
 
 
 @pytest.mark.parametrize("policy", ["w1a8", "w1a1"])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_each_module_for_the_inputs_that_training_sees(encoder, policy, tmp_path):
+def test_each_module_for_the_inputs_that_training_sees(small_models, encoder, policy, tmp_path):
     """With gradients on, the fake-quantized layers multiply codes · scale as real numbers."""
-    model = quantized_model(encoder, policy)
-    pack(model, tmp_path / "model.esp")
+    model = small_models.quantized_model(encoder, policy)
+    pack(model, tmp_path / "model.esp", small_models.header_of(model))
     packed = PackedModel.load(tmp_path / "model.esp")
     names = read_packed(tmp_path / "model.esp")[0]["quantized"]
     checked = []
@@ -74,7 +66,7 @@ def test_each_module_for_the_inputs_that_training_sees(encoder, policy, tmp_path
 
     for name in names:
         model.get_submodule(name).register_forward_hook(compare(name))
-    audio = speech(16000, 9000)
+    audio = small_models.speech(16000, 9000)
     model.encode(*audio)
     assert {*checked} == {name for name in names if name != "ctc_head"}
     for name in names:
@@ -84,12 +76,12 @@ def test_each_module_for_the_inputs_that_training_sees(encoder, policy, tmp_path
             assert torch.equal(codes.to(torch.int8), packed.get_submodule(name).weight), name
 
 
-def test_padding_and_batch_change_no_valid_frame(tmp_path):
+def test_padding_and_batch_change_no_valid_frame(small_models, tmp_path):
     """Even where 0 has another code than 0: what is not valid adds nothing to a convolution."""
-    model = quantized_model("conformer", "w1a1")
-    pack(model, tmp_path / "model.esp")
+    model = small_models.quantized_model("conformer", "w1a1")
+    pack(model, tmp_path / "model.esp", small_models.header_of(model))
     packed = PackedModel.load(tmp_path / "model.esp")
-    waveform, lengths = speech(16000, 7000, 4000)
+    waveform, lengths = small_models.speech(16000, 7000, 4000)
     together, frames = packed.log_probs(waveform, lengths)
     for row, count in enumerate(lengths.tolist()):
         alone, _ = packed.log_probs(waveform[row : row + 1, :count], lengths[[row]])
@@ -97,12 +89,12 @@ def test_padding_and_batch_change_no_valid_frame(tmp_path):
         torch.testing.assert_close(together[row, :valid], alone[0, :valid], atol=1e-4, rtol=0)
 
 
-def test_one_layer_by_the_documented_bytes_alone(tmp_path):
+def test_one_layer_by_the_documented_bytes_alone(small_models, tmp_path):
     """docs/packed_format.md read with struct and json: a W1A1 layer in Python's own arithmetic."""
-    model = quantized_model("transformer", "w1a1")
+    model = small_models.quantized_model("transformer", "w1a1")
     with torch.no_grad():  # a threshold that is not 0
         model.encoder.blocks[1].feed_forward.expand.input_quantizer.shift.fill_(0.25)
-    pack(model, tmp_path / "model.esp")
+    pack(model, tmp_path / "model.esp", small_models.header_of(model))
     name = "encoder.blocks.1.feed_forward.expand"
     content = (tmp_path / "model.esp").read_bytes()
     (size,) = struct.unpack("<Q", content[:8])
@@ -139,10 +131,10 @@ def test_one_layer_by_the_documented_bytes_alone(tmp_path):
     torch.testing.assert_close(layer(torch.tensor(x)), torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_stored_of_each_policy(tmp_path):
+def test_what_is_stored_of_each_policy(small_models, tmp_path):
     stored = {"w1.58a8": "int2", "w3a5": "int4", "w8a8": "int8", "w1a1": "int1", "w16a8": None}
     for policy, encoding in stored.items():
-        exported = export_model(quantized_model("conformer", policy))
+        exported = export_model(small_models.quantized_model("conformer", policy))
         weight = exported.tensors["encoder.blocks.0.convolution.depthwise.weight"]
         if encoding is None:
             assert isinstance(weight, torch.Tensor) and weight.dtype == torch.float32
@@ -150,23 +142,20 @@ def test_what_is_stored_of_each_policy(tmp_path):
             assert isinstance(weight, PackedIntegers) and weight.encoding == encoding
             assert weight.shape == (16, 1, 5)
         assert not any("quantizer" in name for name in exported.tensors)
-    ternary = export_model(quantized_model("transformer", "w1.58a8")).tensors
+    ternary = export_model(small_models.quantized_model("transformer", "w1.58a8")).tensors
     codes = unpack_integers(ternary["encoder.blocks.0.attention.query.weight"])
     assert {*codes.flatten().tolist()} == {-1, 0, 1}
 
 
-def test_a_plain_model_is_exported_as_it_is():
-    model = small_model("transformer")
+def test_a_plain_model_is_exported_as_it_is(small_models):
+    model = small_models.small_model("transformer")
     exported = export_model(model)
     assert exported.quantized == {}
     assert exported.tensors.keys() == model.state_dict().keys()
 
 
-def test_a_model_without_scales_is_refused():
-    from espnet_lite.quantize.policy import quantize_modules
-    from tests.quantize.low_bit_models import rules_of
-
-    model = small_model("transformer")
-    quantize_modules(model, rules_of("w1a1", "transformer"), where="rules")
+def test_a_model_without_scales_is_refused(small_models):
+    model = small_models.small_model("transformer")
+    quantize_modules(model, small_models.rules_of("w1a1", "transformer"), where="rules")
     with pytest.raises(ValueError, match=r"scale' has values that are not finite"):
         export_model(model)

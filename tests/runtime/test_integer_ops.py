@@ -63,7 +63,7 @@ def test_sums_are_exact_where_torch_multiplies_fp32_in_bf16():
 
 def convolved_by_loop(x, weight, stride, padding, groups):
     """Return the convolution of nested lists; padding is left out of the sums."""
-    batch, channels_in, height, width = x.shape
+    batch, _, height, width = x.shape
     channels, channels_in_group, kernel_height, kernel_width = weight.shape
     rows = (height + 2 * padding[0] - kernel_height) // stride[0] + 1
     columns = (width + 2 * padding[1] - kernel_width) // stride[1] + 1

@@ -1,5 +1,9 @@
 """Small fake-quantized recognizers of every family, at every policy of the study."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from espnet_lite.config import from_plain, to_plain
@@ -88,3 +92,23 @@ def header_of(model: AsrModel) -> dict:
         "tokenizer": {"kind": "char", "nlsyms": [], "tokens": TOKENS},
         "record": {"updates": 0},
     }
+
+
+@pytest.fixture(scope="session")
+def small_models() -> SimpleNamespace:
+    """The functions of this file."""
+    parts: list[Callable] = [small_model, quantized_model, rules_of, speech, header_of]
+    return SimpleNamespace(**{part.__name__: part for part in parts})
+
+
+def pytest_generate_tests(metafunc):
+    """Run what asks for `encoder` or `policy` for all of them."""
+    for name, values in (("encoder", ENCODERS), ("policy", POLICIES)):
+        if name in metafunc.fixturenames and name not in _given(metafunc):
+            metafunc.parametrize(name, list(values))
+
+
+def _given(metafunc) -> set[str]:
+    """Return the arguments that marks of the test itself give."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    return {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
