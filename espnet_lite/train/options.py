@@ -26,7 +26,6 @@ class TrainOptions:
     ] = ()  # left as they are to the end; still in training mode (dropout)
     threads: int | None = None  # of torch on a CPU; null: as many as cores
     precision: str = "auto"  # bf16 (autocast, no scaler) | fp32 | auto: bf16 where it is fast
-    compile: bool = False  # the encoder, by torch.compile: for long trainings on a GPU
     optimizer: object = choice(OPTIMIZERS, "adamw")
     schedule: object = choice(SCHEDULES, "warmup_cosine")
     log_every: int = 50  # updates between lines of train.jsonl

@@ -100,9 +100,6 @@ class Trainer:
         self.folder = folder
         self.device = device
         self.precision = pick_precision(options.precision, device)
-        if options.compile:
-            # Lengths differ from batch to batch: one program for all of them.
-            model.get_submodule("encoder").compile(dynamic=True)
         for parameter in parameters_of(model, options.frozen_parts, where="train.frozen_parts"):
             parameter.requires_grad_(False)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -320,12 +317,10 @@ class Trainer:
         self.model.eval()
         averages, fault = Averages(), None
         try:
-            # What is compiled is the training's: another program for validation would not pay.
-            with torch.compiler.set_stance("force_eager"):
-                for batch in self.dev_loader.batches(
-                    0, start=self.processes.rank, step=self.processes.size
-                ):
-                    averages.add(self.model(batch.to(self.device)).metrics)
+            for batch in self.dev_loader.batches(
+                0, start=self.processes.rank, step=self.processes.size
+            ):
+                averages.add(self.model(batch.to(self.device)).metrics)
         except InputError as error:
             fault = error
         self.processes.fail_together(fault)
