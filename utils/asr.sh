@@ -135,11 +135,17 @@ else
     packed_after=(quantize)
 fi
 # A policy with `training` is trained from the recognizer, in an experiment of its own; then that is packed.
+# One with `rules` alone is put in when packing: scales from training utterances, quality on dev.
 quantize_exp=""
 quantize_inputs=()
-if [[ -z $model ]] && grep -qs '^training:' "$quantize_config"; then
-    quantize_exp=$expdir/quantized_$model_name
+pack_speech=()
+if [[ -z $model ]] && grep -qs '^rules:' "$quantize_config"; then
     quantize_inputs=("${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}")
+    if grep -qs '^training:' "$quantize_config"; then
+        quantize_exp=$expdir/quantized_$model_name
+    else
+        pack_speech=(--train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}")
+    fi
 fi
 row=${model_name}_${decode_name#decode_}
 if [[ -n $speed_factors ]]; then
@@ -297,7 +303,8 @@ stage_quantize() {
             --train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}" \
             --expdir "$quantize_exp" "${arguments[@]}"
     fi
-    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" --output "$packed"
+    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" \
+        "${pack_speech[@]}" --output "$packed"
 }
 
 stage_decode() {
