@@ -7,7 +7,7 @@ line; 75: saved, run again to go on), which torchrun turns into 1 and a report.
 import sys
 from pathlib import Path
 
-from espnet_lite.bin.arguments import parser
+from espnet_lite.bin.arguments import parser, words_until_command
 from espnet_lite.errors import reports_input_errors, unknown_name
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
         "--nproc", required=True, type=int, help="processes; on GPUs, one for each"
     )
     options.add_argument("program", help="such as train_asr; all that follows goes to it")
-    ours = _until_program(given)
+    ours = words_until_command(given) + 1  # with the program
     arguments = options.parse_args(given[:ours])
     if arguments.nproc < 1:
         options.error(f"argument --nproc: {arguments.nproc}, expected a whole number from 1")
@@ -33,17 +33,6 @@ def main(argv: list[str] | None = None) -> int:
 
     module = f"espnet_lite.bin.{arguments.program}"
     return run_together([sys.executable, "-m", module, *given[ours:]], processes=arguments.nproc)
-
-
-def _until_program(given: list[str]) -> int:
-    """Return the number of words up to and including the program's name."""
-    position = 0
-    while position < len(given):
-        word = given[position]
-        if not word.startswith("-"):
-            return position + 1
-        position += 1 if "=" in word or word in ("-h", "--help") else 2
-    return len(given)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from espnet_lite.train.trainer import REQUEUE, STOP_SIGNALS
+from espnet_lite.errors import REQUEUE
+from espnet_lite.train.trainer import STOP_SIGNALS
 
 _SECONDS_TO_SAVE = 120  # from a stop signal to SIGKILL
 
