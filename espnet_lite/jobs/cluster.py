@@ -41,7 +41,8 @@ class Cluster:
         query: prints something while {id} is in the queue.
         gone: regular expression of what it says on stderr of a job that it no longer knows.
         cancel: asks the job {id} to end: SIGTERM, later SIGKILL.
-        launch: words in front of a command that runs once on each node; "" where jobs have one node.
+        launch: words in front of a command that runs once on each of {nodes} nodes with {cpu} CPUs;
+            for jobs that ask for the resource `nodes`.
         resources: words for each resource, {} for its value.
         defaults: resources of `all` programs, or of one by its name, such as train_asr.
         hosts: of ssh, each for one task at a time; a host that stands twice takes two.

@@ -158,13 +158,15 @@ class Queue:
         return [*command, *cluster.flags(array.resources), str(script)]
 
     def _script(self, array: Array, tasks: Sequence[int], folder: Path) -> str:
-        nodes = array.resources.get("nodes")
+        launch = []
+        if "nodes" in array.resources:
+            launch = filled(self._cluster.launch, **{"cpu": "1", **array.resources})
         return script_of(
             array,
             tasks,
             folder=folder,
             index=self._cluster.index,
-            launch=filled(self._cluster.launch, nodes=nodes) if nodes else (),
+            launch=launch,
         )
 
     def describe(self, array: Array) -> str:
