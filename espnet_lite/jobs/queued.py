@@ -148,7 +148,7 @@ class Queue:
     ) -> list[str]:
         cluster = self._cluster
         command = [*filled(cluster.submit), *filled(cluster.named, name=array.name)]
-        command += filled(cluster.output, folder=script.parent)
+        command += filled(cluster.output, folder=str(script.parent))
         if count > 1 and 0 < self._at_once < count:
             command += filled(cluster.array_most, count=count, most=self._at_once)
         elif count > 1:

@@ -165,8 +165,10 @@ def test_a_signal_stops_all_and_what_they_started(array, tmp_path, number, name)
     )
 
     def interrupt():
+        end = time.monotonic() + 20
         while not pids.is_file() or len(pids.read_text().split()) < 2:
             time.sleep(0.02)
+            assert time.monotonic() < end
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
@@ -191,7 +193,8 @@ def test_a_signal_lets_them_save_their_state(array, tmp_path):
     )
 
     def interrupt():
-        while not ready.is_file():
+        end = time.monotonic() + 20
+        while not ready.is_file() and time.monotonic() < end:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGUSR1)
 
