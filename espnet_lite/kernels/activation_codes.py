@@ -1,12 +1,12 @@
 """From floats to the integers that low-bit kernels multiply: the rules, and the same in torch.
 
-This is the integer contract of fake-quantization, packed files and kernels. All steps are in fp32,
-rounding is half to even, and a scale divides (it is not a factor):
+The integer contract of docs/packed_format.md: each step is one operation in fp32, rounding is half to
+even, and a scale divides (it is not a factor).
 
 | kind | codes | scale |
 | --- | --- | --- |
-| dynamic | round(x / scale), −127 … 127 | max |x| of the row / 127, at least SMALLEST_SCALE |
-| static | round(clip(x / scale, low, high)) | given (LSQ, Esser et al. 2020, 1902.08153) |
+| absmax | round(x / scale), −127 … 127 | max |x| of the row / 127; 1 where that is 0 |
+| lsq | round(clip(x / scale, low, high)) | given (LSQ, Esser et al. 2020, 1902.08153) |
 | sign | +1 where x − offset ≥ 0, else −1 | given (BiT, Liu et al. 2022, 2205.13016) |
 | binary | round(clip((x − offset) / scale, 0, 1)) | given (BiT) |
 """
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from espnet_lite.errors import unknown_name
 
-KINDS = ("dynamic", "static", "sign", "binary")  # places are numbers in sources/codes.h
-SMALLEST_SCALE = 1.0e-8
-LARGEST_DYNAMIC = 127
+KINDS = ("absmax", "lsq", "sign", "binary")  # places are numbers in sources/codes.h
+LARGEST_ABSMAX = 127
 
 
 class QuantizerStruct(ctypes.Structure):
@@ -41,9 +40,9 @@ class ActivationCodes:
 
     Attributes:
         kind: of KINDS.
-        scale: worth of a code; not used by dynamic.
+        scale: worth of a code; not used by absmax.
         offset: of sign and binary.
-        low, high: smallest and largest code of static, within −128 … 255 and no more than 8 bits.
+        low, high: smallest and largest code of lsq, within −128 … 255 and no more than 8 bits.
     """
 
     kind: str
@@ -59,7 +58,7 @@ class ActivationCodes:
             raise ValueError(
                 f"scale {self.scale}, offset {self.offset}: expected numbers, scale > 0"
             )
-        if self.kind == "static" and not (
+        if self.kind == "lsq" and not (
             -128 <= self.low <= 0 < self.high and self.high - self.low <= 255
         ):
             raise ValueError(f"codes {self.low} … {self.high} are not of 8 bits")
@@ -67,23 +66,24 @@ class ActivationCodes:
     @property
     def zero(self) -> int:
         """Return what is taken from a code so that it fits into a signed byte."""
-        return 128 if self.kind == "static" and self.high > 127 else 0
+        return 128 if self.kind == "lsq" and self.high > 127 else 0
 
     @property
     def planes(self) -> int:
         """Return the bits of a code where these can be multiplied one by one, else 0."""
         if self.kind in ("sign", "binary"):
             return 1
-        return 2 if self.kind == "static" and (self.low, self.high) in ((-2, 1), (0, 3)) else 0
+        return 2 if self.kind == "lsq" and (self.low, self.high) in ((-2, 1), (0, 3)) else 0
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes of `x` (fp32 integers) and their scale, a number or one for each row."""
         scale = torch.tensor(self.scale)
-        if self.kind == "dynamic":
+        if self.kind == "absmax":
             largest = x.abs().amax(dim=-1, keepdim=True)
-            scale = (largest / LARGEST_DYNAMIC).clamp_min(SMALLEST_SCALE)
+            scale = largest / LARGEST_ABSMAX
+            scale = scale.masked_fill(scale == 0, 1.0)
             return (x / scale).round(), scale
-        if self.kind == "static":
+        if self.kind == "lsq":
             return (x / scale).clamp(self.low, self.high).round(), scale
         if self.kind == "sign":
             return torch.where(x - self.offset >= 0, 1.0, -1.0), scale

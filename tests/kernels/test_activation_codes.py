@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_lite.errors import InputError
-from espnet_lite.kernels.activation_codes import SMALLEST_SCALE, ActivationCodes
+from espnet_lite.kernels.activation_codes import ActivationCodes
 
 
 def codes_of(rule: ActivationCodes, *values: float) -> list[float]:
@@ -14,17 +14,17 @@ def codes_of(rule: ActivationCodes, *values: float) -> list[float]:
     return codes[0].tolist()
 
 
-def test_dynamic_rounds_half_to_even_and_scales_each_row():
+def test_absmax_rounds_half_to_even_and_scales_each_row():
     x = torch.tensor([[127.0, 0.5, 1.5, -2.5, -127.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    codes, scale = ActivationCodes("dynamic")(x)
+    codes, scale = ActivationCodes("absmax")(x)
     assert codes.tolist() == [[127, 0, 2, -2, -127], [0, 0, 0, 0, 0]]
-    assert scale.flatten().tolist() == [1.0, pytest.approx(SMALLEST_SCALE)]
+    assert scale.flatten().tolist() == [1.0, 1.0]
 
 
-def test_static_clips_to_its_codes():
-    signed = ActivationCodes("static", 0.5, low=-8, high=7)
+def test_lsq_clips_to_its_codes():
+    signed = ActivationCodes("lsq", 0.5, low=-8, high=7)
     assert codes_of(signed, -9.0, -4.0, -0.25, 0.75, 3.4, 99.0) == [-8, -8, 0, 2, 7, 7]
-    unsigned = ActivationCodes("static", 2.0, low=0, high=255)
+    unsigned = ActivationCodes("lsq", 2.0, low=0, high=255)
     assert codes_of(unsigned, -1.0, 1.0, 3.0, 509.0, 511.0) == [0, 0, 2, 254, 255]
     assert (signed.zero, unsigned.zero) == (0, 128)
 
@@ -50,12 +50,12 @@ def test_the_threshold_of_binary_is_the_formula(scale, offset):
 
 
 def test_planes_are_bits_that_can_be_counted():
-    def static(low: int, high: int) -> int:
-        return ActivationCodes("static", low=low, high=high).planes
+    def lsq(low: int, high: int) -> int:
+        return ActivationCodes("lsq", low=low, high=high).planes
 
-    assert (static(-2, 1), static(0, 3), static(-8, 7)) == (2, 2, 0)
+    assert (lsq(-2, 1), lsq(0, 3), lsq(-8, 7)) == (2, 2, 0)
     assert ActivationCodes("sign").planes == ActivationCodes("binary").planes == 1
-    assert ActivationCodes("dynamic").planes == 0
+    assert ActivationCodes("absmax").planes == 0
 
 
 def test_bad_rules():
@@ -63,6 +63,6 @@ def test_bad_rules():
         ActivationCodes("signs")
     for scale in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="expected numbers, scale > 0"):
-            ActivationCodes("static", scale)
+            ActivationCodes("lsq", scale)
     with pytest.raises(ValueError, match=r"codes -128 … 200 are not of 8 bits"):
-        ActivationCodes("static", low=-128, high=200)
+        ActivationCodes("lsq", low=-128, high=200)

@@ -12,12 +12,12 @@ from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_linear import ARGUMENTS, WEIGHTS, LowBitLinear, Norm
 
 RULES = {
-    "dynamic": ActivationCodes("dynamic"),
-    "8 bits": ActivationCodes("static", 1.0, low=-128, high=127),
-    "unsigned 8": ActivationCodes("static", 1.0, low=0, high=255),
-    "4 bits": ActivationCodes("static", 1.0, low=-8, high=7),
-    "2 bits": ActivationCodes("static", 1.0, low=-2, high=1),
-    "unsigned 2": ActivationCodes("static", 1.0, low=0, high=3),
+    "absmax": ActivationCodes("absmax"),
+    "8 bits": ActivationCodes("lsq", 1.0, low=-128, high=127),
+    "unsigned 8": ActivationCodes("lsq", 1.0, low=0, high=255),
+    "4 bits": ActivationCodes("lsq", 1.0, low=-8, high=7),
+    "2 bits": ActivationCodes("lsq", 1.0, low=-2, high=1),
+    "unsigned 2": ActivationCodes("lsq", 1.0, low=0, high=3),
     "sign": ActivationCodes("sign", 1.0, offset=0.25),
     "binary": ActivationCodes("binary", 1.0, offset=-0.25),
 }
@@ -61,7 +61,7 @@ def engines(bits: int | float, rule: ActivationCodes) -> list[str]:
 
 
 def inputs_of(rows: int, inputs: int) -> torch.Tensor:
-    """Return rows whose dynamic scale is exactly 1: integers are then seen as they are."""
+    """Return rows whose own scale is exactly 1: integers are then seen as they are."""
     generator = torch.Generator().manual_seed(rows)
     x = (40 * torch.randn(rows, inputs, generator=generator)).clamp(-127, 127)
     x[:, rows % inputs] = 127.0 * (-1) ** rows
@@ -106,7 +106,7 @@ def test_the_largest_magnitudes_do_not_saturate(function, bits):
 
 
 @pytest.mark.parametrize("activation", lowbit_linear.ACTIVATIONS)
-@pytest.mark.parametrize("rule", ["dynamic", "sign", "unsigned 2", "unsigned 8"])
+@pytest.mark.parametrize("rule", ["absmax", "sign", "unsigned 2", "unsigned 8"])
 def test_what_is_fused_before_and_behind(function, activation, rule):
     """LayerNorm, scales, bias, activation and residual, in float64; 52 is not a multiple of 16."""
     torch.manual_seed(1)
@@ -142,7 +142,7 @@ def test_what_is_fused_before_and_behind(function, activation, rule):
             torch.testing.assert_close(found, expected, atol=0.3, rtol=0.1)
 
 
-def test_dynamic_codes_are_those_of_a_division(function):
+def test_absmax_codes_are_those_of_a_division(function):
     """Each code is seen through a weight of 1; halves of a scale are where factors would differ."""
     generator = torch.Generator().manual_seed(2)
     largest = 10 ** (20 * torch.rand(300, 1, generator=generator) - 10)
@@ -155,7 +155,7 @@ def test_dynamic_codes_are_those_of_a_division(function):
         weight_bits=1.58,
         weight_scale=torch.tensor(1.0),
         bias=None,
-        codes=ActivationCodes("dynamic"),
+        codes=ActivationCodes("absmax"),
     )
     codes, scale = linear.codes(x)
     assert (linear.fused(function, x) / scale).round().equal(codes)
@@ -168,7 +168,7 @@ def test_threads_and_batches_change_nothing(function):
         weight_bits=4,
         weight_scale=torch.rand(80),
         bias=torch.randn(80),
-        codes=ActivationCodes("dynamic"),
+        codes=ActivationCodes("absmax"),
     )
     before = torch.get_num_threads()
     try:
@@ -190,7 +190,7 @@ def test_without_a_kernel_torch_computes_the_same(monkeypatch):
         weight_bits=2,
         weight_scale=torch.rand(20),
         bias=None,
-        codes=ActivationCodes("dynamic"),
+        codes=ActivationCodes("absmax"),
     )
     x = torch.randn(9, 30)
     fast = linear(x)
@@ -205,14 +205,14 @@ def test_packed_weights_take_their_bits():
             weight_bits=bits,
             weight_scale=torch.tensor(1.0),
             bias=None,
-            codes=ActivationCodes("dynamic"),
+            codes=ActivationCodes("absmax"),
         )
         assert linear.bytes == 32 * 128 * stored // 8
 
 
 def make(weight, **changed) -> LowBitLinear:
     given = {"weight_bits": 1, "weight_scale": torch.tensor(1.0), "bias": None}
-    return LowBitLinear(weight, **{**given, "codes": ActivationCodes("dynamic"), **changed})
+    return LowBitLinear(weight, **{**given, "codes": ActivationCodes("absmax"), **changed})
 
 
 def test_bad_arguments():

@@ -196,11 +196,11 @@ inline uint32_t bits_of(Ints comparison) {
 }
 
 // Write the planes of a row, `plane_words` apart; return Σ_p c_p · ones(x_p).
-// SIGN and BINARY have one plane, STATIC two: the codes' lowest bits.
+// SIGN and BINARY have one plane, LSQ two: the codes' lowest bits.
 inline int32_t bits_of_row(const float* x, int64_t count, const Quantizer& quantizer, uint32_t* plane,
                            int64_t plane_words) {
     const Divisor by(quantizer.scale);
-    const bool has_two = quantizer.kind == STATIC;
+    const bool has_two = quantizer.kind == LSQ;
     const int32_t worth = quantizer.low < 0.0f ? -2 : 2;  // of the second plane
     int32_t sum = 0;
     for (int64_t word = 0; word * WORD < count; ++word) {
@@ -211,7 +211,7 @@ inline int32_t bits_of_row(const float* x, int64_t count, const Quantizer& quant
             const Floats lanes = load_some(x + i, count - i);
             uint32_t low, high = 0;
             if (has_two) {
-                const Ints codes = codes_of<STATIC>(lanes, quantizer, by);
+                const Ints codes = codes_of<LSQ>(lanes, quantizer, by);
                 low = bits_of((codes & 1) != 0);
                 high = bits_of((codes & 2) != 0);
             } else {

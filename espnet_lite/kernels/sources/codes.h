@@ -16,13 +16,11 @@ typedef int8_t ByteLanes __attribute__((vector_size(LANES), may_alias, aligned(1
 
 // How the input of a product becomes integers; the numbers are those of activation_codes.KINDS.
 enum Kind : int32_t {
-    DYNAMIC = 0,  // round(x / scale), scale = max|x| / 127 of each row, at least SMALLEST_SCALE
-    STATIC = 1,   // round(clip(x / scale, low, high)) − zero
-    SIGN = 2,     // +1 from the threshold on, else −1
-    BINARY = 3,   // 1 from the threshold on, else 0
+    ABSMAX = 0,  // round(x / scale), scale = max|x| / 127 of each row, 1 where that is 0
+    LSQ = 1,     // round(clip(x / scale, low, high)) − zero
+    SIGN = 2,    // +1 from the threshold on, else −1
+    BINARY = 3,  // 1 from the threshold on, else 0
 };
-
-constexpr float SMALLEST_SCALE = 1e-8f;
 
 struct Quantizer {
     int32_t kind, zero;
@@ -72,7 +70,7 @@ struct Divisor {
     bool is_usual;  // neither b nor 1 / b nor a product with them leaves the normal range
 
     explicit Divisor(float b) : value(b), inverse(1.0f / b) {
-        is_usual = b >= SMALLEST_SCALE && b < 1e25f;
+        is_usual = b > 1e-25f && b < 1e25f;
     }
     Floats divide(Floats a) const {
 #if defined(__AVX512F__)
@@ -100,11 +98,11 @@ inline Ints rounded(Floats x) {
     return (Ints)(x + ROUNDER) - 0x4B400000;
 }
 
-// The codes of LANES values; `by` is the divisor of DYNAMIC and STATIC.
+// The codes of LANES values; `by` is the divisor of ABSMAX and LSQ.
 template <int KIND>
 inline Ints codes_of(Floats x, const Quantizer& quantizer, const Divisor& by) {
-    if constexpr (KIND == DYNAMIC) return rounded(by.divide(x));
-    if constexpr (KIND == STATIC) {
+    if constexpr (KIND == ABSMAX) return rounded(by.divide(x));
+    if constexpr (KIND == LSQ) {
         const Floats low = all_lanes(quantizer.low), high = all_lanes(quantizer.high);
         return rounded(minimum(maximum(by.divide(x), low), high)) - quantizer.zero;
     }
@@ -144,18 +142,17 @@ inline int32_t quantize_row(const float* x, int64_t count, const Quantizer& quan
                             float* scale) {
     *scale = quantizer.scale;
     switch (quantizer.kind) {
-        case DYNAMIC: {
+        case ABSMAX: {
             const float exact = largest_magnitude(x, count) / 127.0f;
-            *scale = exact < SMALLEST_SCALE ? SMALLEST_SCALE : exact;
-            return codes_of_row<DYNAMIC>(x, count, quantizer, *scale, codes);
+            *scale = exact == 0.0f ? 1.0f : exact;
+            return codes_of_row<ABSMAX>(x, count, quantizer, *scale, codes);
         }
-        case STATIC: return codes_of_row<STATIC>(x, count, quantizer, *scale, codes);
+        case LSQ: return codes_of_row<LSQ>(x, count, quantizer, *scale, codes);
         case SIGN: return codes_of_row<SIGN>(x, count, quantizer, 1.0f, codes);
         default: return codes_of_row<BINARY>(x, count, quantizer, 1.0f, codes);
     }
 }
 
-// e^x for all x; below −87 about 1e-38, above 88 infinity's neighbour.
 inline Floats sigmoid(Floats x) {
     const Floats power = exp_of_nonpositive(-magnitude(x));
     return (x >= 0.0f ? all_lanes(1.0f) : power) / (1.0f + power);

@@ -177,7 +177,7 @@ inline void multiply_bytes(const Range& range, const Weights& weights, const Row
 inline void multiply_bits(const Range& range, const Weights& weights, const Rows& rows,
                           const uint32_t* planes, const float* scales, const int32_t* terms,
                           int64_t words) {
-    const bool has_two = weights.quantizer.kind == STATIC, is_sign = weights.quantizer.kind == SIGN;
+    const bool has_two = weights.quantizer.kind == LSQ, is_sign = weights.quantizer.kind == SIGN;
     const int64_t stride = has_two ? 2 * words : words, panel_words = words * BIT_PANEL;
     const uint32_t worth = (uint32_t)(weights.quantizer.low < 0.0f ? -2 : 2);
     const uint32_t* panels = static_cast<const uint32_t*>(weights.panels);
@@ -233,7 +233,7 @@ KERNEL(lowbit_linear)
     const Norm norm = *norm_given;
     const Rows rows = *rows_given;
     const int64_t depth = in_whole(weights.inputs, weights.is_bits ? WORD : DEPTH);
-    const bool has_two = weights.is_bits && weights.quantizer.kind == STATIC;
+    const bool has_two = weights.is_bits && weights.quantizer.kind == LSQ;
     const int64_t code_bytes = weights.is_bits ? depth / 8 * (has_two ? 2 : 1) : depth;
     const int64_t padded = in_whole(rows.count, TILE_ROWS);
 
