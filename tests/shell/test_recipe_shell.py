@@ -224,6 +224,35 @@ def test_two_packings_of_a_training_keep_their_decodings_apart(finished):
     assert finished.run().count("up to date") == len(ALL)
 
 
+def test_a_policy_with_training_is_trained_beside_the_recognizer_and_then_packed(finished):
+    rules = "rules: [{kinds: [head], weight_bits: 8}]"
+    finished.write_config("quantize_w8.yaml", f"{rules}\ntraining: {{}}")
+    options = ["--quantize_config", "conf/quantize_w8.yaml", "--quantize_tag", "short"]
+    options += ["--quantize_set", "training.train.updates=5"]
+    out = finished.run(*options)
+    assert finished.stages_run(out) == ["quantize", "decode", "score", "profile"]
+    train, pack = finished.log.read_text().splitlines()[:2]
+    assert train.startswith("quantize_asr [--config] [conf/quantize_w8.yaml] [--teacher] ")
+    student = "[exp/quantized_asr_bpe30_w8_short]"
+    assert (
+        "[--teacher] [exp/asr_bpe30] [--train_dirs] [dump/train] [--dev_dirs] [dump/dev] " in train
+    )
+    assert f"[--expdir] {student} [--set] [training.train.updates=5]" in train
+    assert pack.startswith(f"pack_model [--expdir] {student}")
+    assert "[--output] [exp/asr_bpe30/model_w8_short.esp]" in pack and "--train_dirs" not in pack
+    assert "up to date" in finished.run(*options, "--stage", "quantize", "--stop_stage", "quantize")
+    options[-1] = "training.train.updates=6"
+    assert finished.stages_run(finished.run(*options))[0] == "quantize"
+
+
+def test_a_policy_without_training_measures_activations_while_it_is_packed(finished):
+    finished.write_config("quantize_w8.yaml", "rules: [{kinds: [head], activation_bits: 8}]")
+    finished.run("--quantize_config", "conf/quantize_w8.yaml")
+    pack = finished.log.read_text().splitlines()[0]
+    assert pack.startswith("pack_model [--expdir] [exp/asr_bpe30] ")
+    assert "[--train_dirs] [dump/train] [--dev_dirs] [dump/dev]" in pack
+
+
 def test_profile_of_the_model_and_of_further_configs(finished):
     finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 512}}")
     options = ["--profile_configs", "conf/train_asr_wide.yaml", "--profile_runs", "2"]
