@@ -153,8 +153,8 @@ def quantize_encoder(
     """Train, or go on training, all steps of a plan; return the exit code (0, or 75 to requeue).
 
     Args:
-        config_file: conf/quantize_*.yaml with `training`; its distillation is not read, but for the
-            hidden states there is nothing to learn from.
+        config_file: conf/quantize_*.yaml with `training`; hidden states are all there is to learn
+            from, so that `distillation` and `train.criterion` do not count.
         overrides: key=value of it.
         pretrained: experiment folder or file of the pre-training.
         train_dirs: dump folders; texts are not read.
@@ -197,7 +197,12 @@ def load_encoder(path: Path) -> QuantizedEncoder:
     config = from_plain(EncoderConfig, {part: plain[part] for part in PARTS}, where=path)
     model = QuantizedEncoder(config)
     quantize_modules(model, rules_of_encoder(path), where=path)
-    model.load_state_dict({name: weights[name] for name in model.state_dict() if name in weights})
+    missing = [name for name in model.state_dict() if name not in weights]
+    if missing:
+        raise InputError(
+            f"has no weight '{missing[0]}', which its configuration asks for", where=path
+        )
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
     return model.eval()
 
 
@@ -216,7 +221,7 @@ def _step(
     def prepare() -> Training:
         teacher = load_encoder(teacher_path)
         train, dev = (read_sets(dirs, need_text=False) for dirs in (train_dirs, dev_dirs))
-        options = plan.train
+        options = dataclasses.replace(plan.train, criterion="loss")  # the only metric there is
         if step is not None:
             options = dataclasses.replace(options, updates=step.updates)
         resolved = TrainQuantizedEncoderConfig(
