@@ -78,9 +78,7 @@ def changed(value, path, draw: random.Random):
     for key in path[:-1]:
         holder = holder[key]
     choice = draw.random()
-    if isinstance(holder, list):
-        holder[path[-1]] = draw.choice(VALUES)
-    elif choice < 0.6:
+    if isinstance(holder, list) or choice < 0.6:
         holder[path[-1]] = draw.choice(VALUES)
     elif choice < 0.8:
         del holder[path[-1]]
