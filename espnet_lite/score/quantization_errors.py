@@ -91,7 +91,9 @@ def _units(analysis: Mapping, kind: str) -> list[Mapping]:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", "-").replace("+", " + ").replace(" - ", " − ")
+    """Return the name of kinds, of a pair, or of a difference of pairs as it is shown."""
+    parts = [part.replace("_", "-").replace("+", " + ") for part in name.split(" - ")]
+    return parts[0] if len(parts) == 1 else " − ".join(f"({part})" for part in parts)
 
 
 def _shown(interval: Mapping) -> str:
