@@ -53,6 +53,7 @@ option profile_runs 5 "timed runs of each clip in stage profile; their median co
 find_python
 parse_options "$@"
 cd "$recipe_dir"
+nproc=${ngpu:-$nproc}
 if [[ -n $corpus ]]; then
     require "$corpus"
     corpus=$(realpath "$corpus")

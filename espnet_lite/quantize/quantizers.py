@@ -135,7 +135,7 @@ class LsqWeight(WeightQuantizer):
     def __init__(self, *, bits: float | int, granularity: str, channels: int):
         super().__init__(bits=bits, granularity=granularity, channels=channels)
         scales = channels if granularity == "channel" else 1
-        self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.low, self.high = -(2 ** int(bits - 1)), 2 ** int(bits - 1) - 1
         self.register_buffer("scale_start", torch.full((scales,), torch.nan))
         self.scale_factor = nn.Parameter(torch.ones(scales))
 

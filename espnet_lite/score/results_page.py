@@ -263,6 +263,7 @@ _TRAINING = {
     "dev_loss": "dev loss {}",
 }
 _MACHINE = {
+    "gpu": "{}",
     "cpu": "{}",
     "cores": "{} cores",
     "processes": "{} processes",

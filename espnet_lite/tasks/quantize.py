@@ -23,11 +23,13 @@ from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.quantize.calibration import cropped, start_activations
 from espnet_lite.quantize.config import (
     DistillationOptions,
+    PrecisionOptions,
     QuantizeConfig,
     StepOptions,
     TrainingPlan,
 )
 from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
+from espnet_lite.quantize.switches import choose, of_last_precision
 from espnet_lite.score.results import read_json
 from espnet_lite.tasks.asr import DataOptions, TrainAsrConfig, build_loaders
 from espnet_lite.tasks.student import StudentAsr
@@ -48,6 +50,7 @@ class TrainQuantizedConfig:
     model: AsrConfig = field(default_factory=AsrConfig)
     data: DataOptions = field(default_factory=DataOptions)
     distillation: DistillationOptions | None = None
+    precisions: tuple[PrecisionOptions, ...] = ()
     dropout: float | None = None
     calibration_utterances: int = 16
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -194,6 +197,7 @@ def _resolved(
         model=trained.model,
         data=data,
         distillation=plan.distillation,
+        precisions=plan.precisions,
         dropout=plan.dropout,
         calibration_utterances=config.calibration_utterances,
         train=train,
@@ -241,7 +245,8 @@ def load_recognizer(folder: Path) -> AsrModel:
     trained = read_trained(folder)
     model = AsrModel(trained.model, vocab=Tokenizer.load(folder / "tokenizer").vocab)
     quantize_modules(model, trained.rules, where=folder / "config.yaml")
-    model.load_state_dict(read_weights(folder / "model.safetensors"))
+    weights = read_weights(folder / "model.safetensors")
+    model.load_state_dict(of_last_precision(weights, model))
     return model.eval()
 
 
@@ -263,8 +268,18 @@ def build_student(
     student = StudentAsr(config.model, vocab=vocab)
     latent = teacher.state_dict()
     student.load_state_dict({name: latent[name] for name in student.state_dict()})
-    placements = quantize_modules(student, config.rules, where=where)
-    calibrate(student, waveforms, where=where)
+    others = [
+        [
+            rule.at_least(weight_bits=p.weight_bits, activation_bits=p.activation_bits)
+            for rule in config.rules
+        ]
+        for p in config.precisions
+    ]
+    placements = quantize_modules(student, config.rules, where=where, others=others)
+    for precision in range(len(others) + 1):
+        choose(student, precision)
+        calibrate(student, waveforms, where=where)
+    choose(student)
     student.prepare(
         teacher=teacher,
         reference=reference,

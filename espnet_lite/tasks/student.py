@@ -13,6 +13,7 @@ from espnet_lite.nn.masks import valid_mask
 from espnet_lite.quantize.calibration import ScaleWatch
 from espnet_lite.quantize.config import DistillationOptions
 from espnet_lite.quantize.distillation import agreeing, divergence, hidden_error
+from espnet_lite.quantize.switches import Switch, choose, choose_at_random, switched
 
 
 class StudentAsr(AsrModel):
@@ -30,6 +31,7 @@ class StudentAsr(AsrModel):
         self._masks: tuple[nn.Module, ...] = ()
         self._distillation: DistillationOptions | None = None
         self._watch: ScaleWatch | None = None
+        self._switches: list[list[Switch]] = []
 
     def prepare(
         self,
@@ -51,6 +53,7 @@ class StudentAsr(AsrModel):
         self._masks = tuple(m for m in teacher.modules() if isinstance(m, (SpecAugment, InputMask)))
         self._distillation = distillation
         self._watch = ScaleWatch(self)
+        self._switches = [switches for _, switches in switched(self)]
         if dropout is not None:
             for module in (*self.front_end.modules(), *self.encoder.modules()):
                 if isinstance(module, Dropout):
@@ -72,6 +75,10 @@ class StudentAsr(AsrModel):
         teacher, reference = self._fixed
         self._watch.check()
         options = self._distillation
+        if self._switches and self.training:
+            choose_at_random(self._switches, batch.seed)
+        elif self._switches:
+            choose(self)
         if not self.training:
             outputs = self.outputs(batch)
             loss = self.loss(outputs, batch)

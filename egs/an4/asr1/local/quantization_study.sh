@@ -41,8 +41,7 @@ results=${results:-$work/results_of_study}
 mkdir -p "$results"
 
 train() { # train ENCODER ROW OPTION...: train (where it is not there), pack, decode and score one row
-    local config=conf/train_asr_$1.yaml options=()
-    [[ $1 != transformer ]] || config=conf/train_asr.yaml
+    local config=conf/train_asr_${1}_4m.yaml options=()
     options=(--quantize_config "conf/quantize_${2%_no_distillation}.yaml")
     [[ $2 != *_no_distillation ]] || options+=(--quantize_tag no_distillation
         --quantize_set training.distillation=null)
@@ -51,8 +50,7 @@ train() { # train ENCODER ROW OPTION...: train (where it is not there), pack, de
 }
 
 result_of() { # result_of ENCODER ROW: print the file of its results
-    local name=asr_$1
-    [[ $1 != transformer ]] || name=asr
+    local name=asr_${1}_4m
     printf '%s/results/%s_bpe30_%s_greedy.json' "$results" "$name" "$2"
 }
 
