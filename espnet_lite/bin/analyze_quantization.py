@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         synergy_rows,
     )
     from espnet_lite.score.results_page import markdown_table
-    from espnet_lite.tasks.error_analysis import analyze, described, load_network
+    from espnet_lite.tasks.quantization_analysis import analyze, described, load_network
 
     torch.set_num_threads(options.threads)
     reference, quantized = load_network(options.reference), load_network(options.quantized)

@@ -16,7 +16,7 @@ from espnet_lite.quantize.calibration import start_activations
 from espnet_lite.quantize.export import export_model
 from espnet_lite.quantize.policy import Rule, quantize_modules
 from espnet_lite.runtime.format import write_packed
-from espnet_lite.tasks.error_analysis import CLAIMED, OTHER, verdict
+from espnet_lite.tasks.quantization_analysis import CLAIMED, OTHER, verdict
 
 TOKENS = ["<blank>", "<unk>", "<space>", "a", "b", "<sos/eos>"]
 ENCODERS = {
