@@ -14,7 +14,7 @@ shopt -s inherit_errexit
 export LC_ALL=C
 
 work="" results=. threads=1 encoders="transformer conformer squeezeformer sparseformer"
-rows="int8_dynamic_ptq int4_ptq w8a8 w2a8 w1a8 w1a1"
+rows="int8_dynamic_ptq int4_ptq w4a4_ptq w8a8 w2a8 w1a8 w1a1"
 while (($# > 0)); do
     case $1 in
         --work | --encoders | --rows | --results | --threads)
@@ -40,8 +40,7 @@ run() { # run PROGRAM ARGUMENT...: one of the toolkit's programs
 }
 
 for encoder in $encoders; do
-    name=asr_${encoder}_bpe30
-    [[ $encoder != transformer ]] || name=asr_bpe30
+    name=asr_${encoder}_4m_bpe30
     reference=$work/exp/$name
     [[ -e $reference/model.safetensors ]] || {
         echo "$encoder: left out, there is no $reference/model.safetensors"
