@@ -227,6 +227,11 @@ def _damaged(path: Path, why: object) -> InputError:
     return InputError(f"damaged: {why}", where=path, fix="copy or pack it again")
 
 
+def _told(error: Exception) -> str:
+    """Return an exception in a few words; that of bytes that are no text would hold them all."""
+    return f"{type(error).__name__}: {error}"[:100]
+
+
 def _truncated(path: Path, found: int, expected: str) -> InputError:
     fix = "copy or pack it again"
     return InputError(f"truncated: {found} bytes of {expected}", where=path, fix=fix)
@@ -255,7 +260,7 @@ def _parse_layout(path: Path, json_text: bytes, json_bytes: int, file_bytes: int
         entries = [value for name, value in layout.items() if name != "__metadata__"]
         expected = 8 + json_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise _damaged(path, f"its JSON header cannot be read ({error!r})") from error
+        raise _damaged(path, f"its JSON header cannot be read ({_told(error)})") from error
     if file_bytes < expected:
         raise _truncated(path, file_bytes, str(expected))
     if file_bytes > expected:
@@ -286,7 +291,7 @@ def _parse_header(path: Path, layout: dict) -> dict:
             if name != "__metadata__"
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"its espnet_lite header cannot be read ({error!r})") from error
+        raise _damaged(path, f"its espnet_lite header cannot be read ({_told(error)})") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
             f"format_version {version}, this espnet_lite reads up to {FORMAT_VERSION}",
@@ -297,7 +302,7 @@ def _parse_header(path: Path, layout: dict) -> dict:
         odd = sorted(described.keys() ^ stored.keys())
         raise _damaged(path, f"tensor '{odd[0]}' is only in one of its two lists of tensors")
     for name, (encoding, shape) in described.items():
-        if encoding not in ENCODINGS:
+        if not isinstance(encoding, str) or encoding not in ENCODINGS:
             raise InputError(
                 f"tensor '{name}' has the encoding '{encoding}', "
                 f"this espnet_lite reads {', '.join(ENCODINGS)}",

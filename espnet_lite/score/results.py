@@ -149,6 +149,7 @@ def build_row(
     model: Path,
     sha256: str,
     parameters: int | None,
+    bits: str | None = None,
     record: Mapping,
     decode_dirs: Mapping[str, Path],
     dev_sets: Sequence[str],
@@ -159,6 +160,7 @@ def build_row(
     Args:
         sha256, parameters: of the model file; parameters are those stored in it, so that a
             decoder that only training used does not count.
+        bits: name of the policy that it was packed by, where the file says it.
         record: the training record of the model's header.
         decode_dirs: `{set: folder}` with `decode.json` and `score/score.json`.
         dev_sets: names among those sets; the first one chooses the headline.
@@ -195,6 +197,7 @@ def build_row(
             "sha256": sha256,
             "bytes": model.stat().st_size,
             "parameters": parameters,
+            **({} if bits is None else {"bits": bits}),
         },
         "record": dict(record),
         "decode": {

@@ -35,6 +35,11 @@ _SUMMARY = (
     "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
     " it tells rows apart where error rates are too high to."
 )
+_AGREEMENT = "frames as fp32, %"
+_AGREEING = (
+    f" {_AGREEMENT}: frames of those sets whose most probable token is that of the network in floating"
+    " point which the model was made from."
+)
 _PRETRAINING = (
     "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
     " no training heard, silence counted as a phone. Accuracies are of the units of masked and of"
@@ -88,8 +93,8 @@ def results_page(
         f"# Results: {headline['title']}",
         f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
         f"({rate} %), chosen there and not on a test set.",
-        _SUMMARY,
-        _summary(ordered),
+        _SUMMARY + (_AGREEING if _AGREEMENT in (summary := _summary(ordered)) else ""),
+        summary,
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
         *(["## Pre-training", _PRETRAINING, _pretrainings(pretrainings)] if pretrainings else []),
@@ -197,7 +202,25 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             cells = [f"**{cell}**" for cell in cells]
             cells[0] = f"{STAR} {cells[0]}"
         lines.append(cells)
-    return markdown_table(header, lines)
+    return markdown_table(*_with_bits(ordered, header, lines))
+
+
+def _with_bits(
+    ordered: Sequence[Mapping], header: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the summary with two more columns where a row was quantized: the name of its policy, and
+    the frames of the dev sets that agree with the network in floating point."""
+    agreements = [(row["record"].get("dev") or {}).get("agreement") for row in ordered]
+    if all(part is None for part in agreements):
+        return header, lines
+    bits = [row["model"].get("bits") or ABSENT for row in ordered]
+    shown = [ABSENT if part is None else f"{100 * part:.1f}" for part in agreements]
+    columns = list(zip(header, *lines, strict=True))
+    for name, cells, before in (("bits", bits, "bytes"), (_AGREEMENT, shown, "dev CTC loss")):
+        place = [column[0] for column in columns].index(before) + 1
+        columns.insert(place, (name, f"**{cells[0]}**", *cells[1:]))
+    header, *lines = (list(line) for line in zip(*columns, strict=True))
+    return header, lines
 
 
 def _scores(ordered: Sequence[Mapping], kind: str) -> str:
