@@ -122,8 +122,8 @@ inline void finish(const Sums& block, const Weights& weights, const Rows& rows, 
         }
 }
 
-inline void finish(const Sums& block, const Weights& weights, const Rows& rows, const float* scales,
-                   const int32_t* terms, bool is_doubled) {
+__attribute__((noinline)) void finish(const Sums& block, const Weights& weights, const Rows& rows,
+                                      const float* scales, const int32_t* terms, bool is_doubled) {
     switch (weights.activation) {
         case RELU: return finish<RELU>(block, weights, rows, scales, terms, is_doubled);
         case SWISH: return finish<SWISH>(block, weights, rows, scales, terms, is_doubled);
