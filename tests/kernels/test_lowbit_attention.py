@@ -94,7 +94,7 @@ def test_relative_positions(function, rules, frames):
         torch.randn(HEADS, 16, generator=generator),
         torch.randn(HEADS, 16, generator=generator),
     )
-    more = {name: RULES[rules]["key"] for name in ("position_query", "positions")}
+    more = dict.fromkeys(("position_query", "positions"), RULES[rules]["key"])
     attention = LowBitAttention(**RULES[rules], **more)
     given = inputs(frames)
     assert_same(

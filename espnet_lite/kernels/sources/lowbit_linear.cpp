@@ -24,8 +24,8 @@ struct Weights {
 };
 
 struct Norm {
-    const float *weight, *bias;  // of LayerNorm of a row before it is quantized; null: none
-    float epsilon;
+    const float *weight, *bias;  // of each input, before it is quantized; null: none
+    float epsilon;               // of LayerNorm; below 0 the row is only scaled and shifted
 };
 
 struct Rows {
@@ -40,8 +40,12 @@ struct Rows {
 
 // Normalize a row of floats into `to`.
 inline void normalize(const float* x, int64_t count, const Norm& norm, float* to) {
-    Floats sums{};
     int64_t i = 0;
+    if (norm.epsilon < 0.0f) {
+        for (; i < count; ++i) to[i] = norm.bias[i] + x[i] * norm.weight[i];
+        return;
+    }
+    Floats sums{};
     for (; i + LANES <= count; i += LANES) sums += load(x + i);
     float mean = sum_of(sums);
     for (; i < count; ++i) mean += x[i];
