@@ -21,8 +21,6 @@ from espnet_lite.runtime.quantized import (
     IntegerRelativeDotProduct,
 )
 
-FLOAT_MODULES = (IntegerLinear, IntegerConv2d, IntegerConv1d)
-
 
 def codes_of(quantizer: ActivationQuantizer) -> list[ActivationCodes]:
     """Return the rules of a quantizer, one for each of its scales."""
@@ -169,21 +167,27 @@ class KernelDotProduct(nn.Module):
         return self.product(query, key, value, key_valid(mask, len(query)))
 
 
-class FloatLinear(nn.Module):
-    """In the place of an IntegerLinear whose input stays floating point: its weights as they count,
-    in bf16 where the processor multiplies that."""
+class FloatWeights(nn.Module):
+    """In the place of a layer whose weights are integers and whose input stays floating point: its weights
+    as they count, once and for all, in bf16 where the processor multiplies that."""
 
-    def __init__(self, layer: IntegerLinear, dtype: torch.dtype):
+    def __init__(self, layer: IntegerLinear | IntegerConv1d | IntegerConv2d, dtype: torch.dtype):
         super().__init__()
         weight = layer.weight.float()
         if layer.weight_scale is not None:
-            weight = weight * layer.weight_scale[:, None]
+            weight = weight * layer.weight_scale.view(-1, *(1,) * (weight.ndim - 1))
         self.register_buffer("weight", weight.to(dtype))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.to(dtype))
+        self.product, self.options = nn.functional.linear, {}
+        if not isinstance(layer, IntegerLinear):
+            is_flat = isinstance(layer, IntegerConv1d)
+            self.product = nn.functional.conv1d if is_flat else nn.functional.conv2d
+            self.options = layer.options
 
-    def forward(self, x: Float[Tensor, "*batch dim_in"]) -> Float[Tensor, "*batch dim_out"]:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape_out"]:
         """Return what the layer makes of `x`, in fp32."""
-        return nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias).float()
+        y = self.product(x.to(self.weight.dtype), self.weight, self.bias, **self.options)
+        return y.float()
 
 
 def key_valid(mask: Tensor | None, batch: int) -> Tensor | None:

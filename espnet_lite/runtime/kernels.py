@@ -12,14 +12,20 @@ from torch import nn
 from espnet_lite.nn.attention import MultiHeadAttention
 from espnet_lite.runtime.fused_blocks import FUSED_BLOCKS
 from espnet_lite.runtime.kernel_modules import (
-    FloatLinear,
+    FloatWeights,
     KernelDepthwise,
     KernelDotProduct,
     KernelLinear,
     low_bit_attention,
 )
 from espnet_lite.runtime.packed_model import PackedModel
-from espnet_lite.runtime.quantized import IntegerDepthwise, IntegerDotProduct, IntegerLinear
+from espnet_lite.runtime.quantized import (
+    IntegerConv1d,
+    IntegerConv2d,
+    IntegerDepthwise,
+    IntegerDotProduct,
+    IntegerLinear,
+)
 
 
 def use_kernels(model: PackedModel) -> PackedModel:
@@ -42,10 +48,11 @@ def _fast(module: nn.Module, parent: nn.Module) -> nn.Module | None:
     for block, fused in FUSED_BLOCKS.items():
         if isinstance(module, block):
             return fused(module) if fused.fits(module) else None
-    if isinstance(module, IntegerLinear):
-        if module.has_codes:
-            return KernelLinear(module)
-        return FloatLinear(module, _product_type(module)) if module.input is None else None
+    if isinstance(module, IntegerLinear) and module.has_codes:
+        return KernelLinear(module)
+    weighted = isinstance(module, IntegerLinear | IntegerConv1d | IntegerConv2d)
+    if weighted and module.input is None:
+        return FloatWeights(module, _product_type(module))
     if isinstance(module, IntegerDepthwise) and module.has_codes:
         return KernelDepthwise(module)
     if isinstance(module, IntegerDotProduct) and isinstance(parent, MultiHeadAttention):
@@ -54,7 +61,7 @@ def _fast(module: nn.Module, parent: nn.Module) -> nn.Module | None:
     return None
 
 
-def _product_type(layer: IntegerLinear) -> torch.dtype:
+def _product_type(layer: IntegerLinear | IntegerConv1d | IntegerConv2d) -> torch.dtype:
     """Return the type that weights are multiplied in whose input is floating point."""
     is_half = layer.form.activation_bits <= 16 and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if is_half else torch.float32

@@ -6,7 +6,7 @@ import torch
 from espnet_lite.quantize.export import export_model
 from espnet_lite.runtime.format import write_packed
 from espnet_lite.runtime.fused_blocks import FUSED_BLOCKS
-from espnet_lite.runtime.kernel_modules import FloatLinear, KernelLinear
+from espnet_lite.runtime.kernel_modules import FloatWeights, KernelLinear
 from espnet_lite.runtime.kernels import use_kernels
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.runtime.quantized import IntegerLinear
@@ -58,4 +58,4 @@ def test_padding_changes_no_valid_frame(small_models, encoder, tmp_path):
 def test_float_inputs_are_multiplied_in_floats(small_models, tmp_path):
     _, fast = both(small_models, "transformer", "w1a16", tmp_path / "model.esp")
     kinds = [type(module) for module in fast.encoder.modules()]
-    assert kinds.count(FloatLinear) == 3 * 6 and KernelLinear not in kinds
+    assert kinds.count(FloatWeights) == 3 * 6 and KernelLinear not in kinds
