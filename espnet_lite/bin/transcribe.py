@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _transcribe_all(recognizer, recordings: list[str], channel, options) -> None:
+    from espnet_lite.profile.memory import peak_bytes
+
     is_watched = sys.stderr.isatty()
     seconds = taken = 0.0
     said_rates: set[int] = set()
@@ -82,7 +84,7 @@ def _transcribe_all(recognizer, recordings: list[str], channel, options) -> None
         _write(recording, transcript, options, alone=len(recordings) == 1)
     print(
         f"{len(recordings)} recordings, {seconds:.1f} s of audio in {taken:.2f} s: "
-        f"RTF {taken / max(seconds, 1e-9):.4f}",
+        f"RTF {taken / max(seconds, 1e-9):.4f}, {peak_bytes() / 1e6:.0f} MB at most",
         file=sys.stderr,
     )
 
@@ -133,7 +135,6 @@ def _samples(recording: str, wanted: int, channel, rate: int | None, said: set[i
     import numpy as np
 
     from espnet_lite.data.audio import read_audio, resample
-    from espnet_lite.decode.transcriber import check_finite
 
     if recording == STDIN:
         raw = sys.stdin.buffer.read()
@@ -142,7 +143,6 @@ def _samples(recording: str, wanted: int, channel, rate: int | None, said: set[i
         samples, rate = np.frombuffer(raw, dtype="<i2").astype(np.float32) / 32768, rate or wanted
     else:
         samples, rate = read_audio(recording, channel=channel)
-    check_finite(samples, where=recording)
     if rate == wanted or not len(samples):
         return samples
     if rate not in said:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from espnet_lite.data.audio import read_audio, resample
+from espnet_lite.data.audio import read_audio
 from espnet_lite.decode.greedy import BLANK
 from espnet_lite.errors import InputError
 from espnet_lite.numerics import use_fast_matmul
@@ -121,14 +121,10 @@ class Transcriber:
         Raises:
             InputError: what `read_audio` raises, or samples that are not finite.
         """
-        samples, where = audio, None
+        samples = audio
         if isinstance(audio, Path | str):
-            where = audio
-            samples, rate = read_audio(str(audio), channel=channel)
-            check_finite(samples, where=where)
-            if rate != self.sample_rate:
-                samples = resample(samples, rate, self.sample_rate)
-        check_finite(samples, where=where)
+            samples, _ = read_audio(str(audio), sample_rate=self.sample_rate, channel=channel)
+        _check_finite(samples)
         tokens = self._tokens(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
         return Transcript(
             self._text(tokens), self._segments(tokens), len(samples) / self.sample_rate
@@ -209,11 +205,9 @@ class Transcriber:
         return [*self._short_enough(part[:best]), *self._short_enough(part[best:])]
 
 
-def check_finite(samples: np.ndarray, *, where: object = None) -> None:
+def _check_finite(samples: np.ndarray) -> None:
     """Raise an InputError for samples that are NaN or infinite, with the place of the first."""
     is_finite = np.isfinite(samples)
     if not is_finite.all():
         place = int(np.argmin(is_finite))
-        raise InputError(
-            f"sample {place} is {samples[place]}, expected a number in [-1, 1]", where=where
-        )
+        raise InputError(f"sample {place} is {samples[place]}, expected a number in [-1, 1]")

@@ -122,10 +122,10 @@ class Build:
         return path
 
     def _compile(self, library: Path) -> None:
-        """Compile every source for every level, all at once, and link."""
+        """Compile every source for every level that the compiler knows, all at once, and link."""
         with tempfile.TemporaryDirectory() as name:
             objects, running = [], []
-            for level in levels():
+            for level in filter(self._knows, levels()):
                 for source in sorted(SOURCES.glob("*.cpp")):
                     objects.append(f"{name}/{source.stem}_{level}.o")
                     options = [*self.flags, *LEVELS[level], f"-DKERNEL_LEVEL={level}"]
@@ -139,6 +139,13 @@ class Build:
                 link = [*self.command, "-shared", *self.flags, *objects, "-o", str(temporary)]
                 link.remove("-fopenmp")
                 self._run([*link, self.openmp])
+
+    def _knows(self, level: str) -> bool:
+        """Return whether the compiler knows the instructions of a level: GCC has AMX since 11."""
+        options = [*LEVELS[level], "-x", "c++", "-E", os.devnull, "-o", os.devnull]
+        process = _start([*self.command, *options])
+        process.communicate()
+        return process.returncode == 0
 
     @staticmethod
     def _run(command: list[str]) -> str:

@@ -149,7 +149,9 @@ def test_bad_input_is_one_line(path, tmp_path, capsys):
     samples = noise(1.0)
     samples[700] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
-    assert "nan.wav: sample 700 is nan, expected a number" in refused(path, tmp_path / "nan.wav")
+    assert "nan.wav: samples that are not numbers" in refused(path, tmp_path / "nan.wav")
+    with pytest.raises(InputError, match=r"sample 700 is nan, expected a number in \[-1, 1\]"):
+        Transcriber.load(path).transcribe(samples)
     soundfile.write(tmp_path / "stereo.wav", np.stack([samples * 0, samples * 0], 1)[:9], 16000)
     assert "channel" in refused(path, tmp_path / "stereo.wav")
     (tmp_path / "more").mkdir()

@@ -141,19 +141,43 @@ inline float powers(float* scores, Span span, float largest) {
     Floats sums{};
     int64_t key = span.begin;
     for (; key + LANES <= span.end; key += LANES) {
-        const Floats score = load(scores + key);
-        const Floats power = exp_of_nonpositive(score - largest);
-        const Floats seen = score > HIDDEN ? power : Floats{};
-        store(scores + key, seen);
-        sums += seen;
+        const Floats power = exp_of_nonpositive(load(scores + key) - largest);
+        store(scores + key, power);
+        sums += power;
     }
     float sum = sum_of(sums);
     if (key < span.end) {
-        const Floats score = load_some(scores + key, span.end - key);
-        const Floats power = exp_of_nonpositive(score - largest);
-        const Floats seen = score > HIDDEN ? power : Floats{};
-        store_some(scores + key, seen, span.end - key);
-        for (int64_t i = 0; key + i < span.end; ++i) sum += seen[i];
+        const Floats power = exp_of_nonpositive(load_some(scores + key, span.end - key) - largest);
+        store_some(scores + key, power, span.end - key);
+        for (int64_t i = 0; key + i < span.end; ++i) sum += power[i];
+    }
+    return sum;
+}
+
+// The same for probabilities whose scale is that of their row: the largest power is 1 and has the code
+// 127, so that codes need not wait for the sum. The sum of the codes is added to `code_sum`.
+inline float powers_and_codes(const float* scores, Span span, float largest, int8_t* codes,
+                              int32_t* code_sum) {
+    Floats sums{};
+    Ints code_sums{};
+    int64_t key = span.begin;
+    for (; key + LANES <= span.end; key += LANES) {
+        const Floats power = exp_of_nonpositive(load(scores + key) - largest);
+        const Ints lanes = rounded(power * 127.0f);
+        sums += power;
+        code_sums += lanes;
+        *reinterpret_cast<ByteLanes*>(codes + key) = __builtin_convertvector(lanes, ByteLanes);
+    }
+    float sum = sum_of(sums);
+    *code_sum += sum_of(code_sums);
+    if (key < span.end) {
+        const Floats power = exp_of_nonpositive(load_some(scores + key, span.end - key) - largest);
+        const Ints lanes = rounded(power * 127.0f);
+        for (int64_t i = 0; key + i < span.end; ++i) {
+            sum += power[i];
+            *code_sum += lanes[i];
+            codes[key + i] = (int8_t)lanes[i];
+        }
     }
     return sum;
 }
@@ -167,8 +191,7 @@ inline float largest_in(const float* scores, Span span) {
     return found;
 }
 
-// Everything of one block of queries of one head. Keys [begin, end) are scored; `begin` is a multiple of
-// PANEL and `scores`, `codes` start there.
+// Memory of a thread.
 struct Room {
     int8_t* query_codes;     // BLOCK rows of the depth of a head
     int8_t* codes;           // BLOCK rows of `key_depth`
@@ -182,10 +205,12 @@ struct Panels {
     int64_t value_depth;
 };
 
+// Codes of a block of queries; their scales have the 1 / √head_dim of the scores.
 inline void codes_of_queries(const Attention& a, const Operand& operand, int64_t batch, int64_t head,
                              int64_t first, int64_t count, const float* rotation, const Room& room,
                              float* scales, int32_t* terms) {
     const int64_t depth = in_whole(a.head_dim, DEPTH);
+    const float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
     for (int64_t row = 0; row < BLOCK; ++row) {
         int8_t* codes = room.query_codes + row * depth;
         __builtin_memset(codes, 0, (size_t)depth);
@@ -196,17 +221,20 @@ inline void codes_of_queries(const Attention& a, const Operand& operand, int64_t
                                   room.row);
         terms[row] = OFFSET * quantize_row(x, a.head_dim, operand.quantizers[head], codes,
                                            scales + row);
+        scales[row] *= scale;
     }
 }
 
+// One block of queries of one head. Keys from `begin` to `end` are scored; `begin` is a multiple of PANEL,
+// and scores and codes start there.
 inline void attend(const Attention& a, int64_t batch, int64_t head, int64_t first,
                    const Panels& panels, const Room& room) {
     const int64_t count = a.frames - first < BLOCK ? a.frames - first : BLOCK;
     const int64_t depth = in_whole(a.head_dim, DEPTH);
     const bool sees_all = a.global_tokens > 0 || a.window >= a.frames - 1;
-    int64_t begin = sees_all || first < a.window ? 0 : (first - a.window) / PANEL * PANEL;
-    int64_t end = sees_all || first + count + a.window > a.frames ? a.frames
-                                                                 : first + count + a.window;
+    const int64_t seen_end = first + count + a.window;
+    const int64_t begin = sees_all || first < a.window ? 0 : (first - a.window) / PANEL * PANEL;
+    const int64_t end = sees_all || seen_end > a.frames ? a.frames : seen_end;
     const int64_t keys = end - begin;
     float scales[BLOCK];
     int32_t terms[BLOCK];
@@ -217,14 +245,11 @@ inline void attend(const Attention& a, int64_t batch, int64_t head, int64_t firs
     if (a.positions.x) {
         codes_of_queries(a, a.position_query, batch, head, first, count, nullptr, room, scales,
                          terms);
-        const int64_t from = nearest / PANEL;
-        products(room.query_codes, depth, panels.positions, from,
-                 in_whole(nearest + keys + count, PANEL) / PANEL < in_whole(2 * a.frames - 1, PANEL) / PANEL
-                     ? in_whole(nearest + keys + count, PANEL) / PANEL
-                     : in_whole(2 * a.frames - 1, PANEL) / PANEL,
-                 scales, terms, panels.position_scales, room.by_distance, room.distance_stride);
+        const int64_t farthest = nearest + keys + count - 1;  // behind the last one
+        products(room.query_codes, depth, panels.positions, nearest / PANEL,
+                 in_whole(farthest, PANEL) / PANEL, scales, terms, panels.position_scales,
+                 room.by_distance, room.distance_stride);
     }
-    const float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
     const uint8_t* valid = a.key_valid ? a.key_valid + batch * a.frames + begin : nullptr;
     const int64_t value_depth = in_whole(keys, DEPTH);
     const Quantizer& quantizer = a.probabilities[head];
@@ -249,9 +274,7 @@ inline void attend(const Attention& a, int64_t batch, int64_t head, int64_t firs
                 const float* by_distance = room.by_distance + row * room.distance_stride +
                                            (nearest % PANEL + count - 1 - row);
                 for (int64_t key = span.begin; key < span.end; ++key)
-                    scores[key] = (scores[key] + by_distance[key]) * scale;
-            } else {
-                for (int64_t key = span.begin; key < span.end; ++key) scores[key] *= scale;
+                    scores[key] += by_distance[key];
             }
             if (valid)
                 for (int64_t key = span.begin; key < span.end; ++key)
@@ -259,30 +282,27 @@ inline void attend(const Attention& a, int64_t batch, int64_t head, int64_t firs
             const float found = largest_in(scores, span);
             largest = found > largest ? found : largest;
         }
+        if (!(largest > HIDDEN)) continue;  // it sees no key: zeros
         float sum = 0.0f;
+        int32_t code_sum = 0;
+        const bool is_absmax = quantizer.kind == ABSMAX;
         for (const Span& span : spans)
-            if (span.begin < span.end) sum += powers(scores, span, largest);
-        if (!(sum > 0.0f)) continue;  // it sees no key: zeros
+            if (span.begin < span.end)
+                sum += is_absmax ? powers_and_codes(scores, span, largest, codes, &code_sum)
+                                 : powers(scores, span, largest);
         const float inverse = 1.0f / sum;
-        float worth = quantizer.scale;
-        // The largest power is 1, so that 1 / sum is the largest probability.
-        Quantizer fixed = quantizer;
-        if (quantizer.kind == ABSMAX) {
-            fixed.kind = LSQ;
-            worth = fixed.scale = inverse / 127.0f;
-            fixed.low = -127.0f, fixed.high = 127.0f;
-        }
+        scales[row] = is_absmax ? inverse / 127.0f : quantizer.scale;
         for (const Span& span : spans) {
-            if (span.begin >= span.end) continue;
-            for (int64_t key = span.begin; key < span.end; ++key) scores[key] *= inverse;
+            if (is_absmax || span.begin >= span.end) continue;
+            for (int64_t key = span.begin; key < span.end; ++key)
+                scores[key] = scores[key] > 1e-37f ? scores[key] * inverse : 0.0f;
             float same;
-            terms[row] += OFFSET * quantize_row(scores + span.begin, span.end - span.begin, fixed,
-                                                codes + span.begin, &same);
+            code_sum += quantize_row(scores + span.begin, span.end - span.begin, quantizer,
+                                     codes + span.begin, &same);
         }
-        scales[row] = worth;
+        terms[row] = OFFSET * code_sum;
     }
-    // Rows of the mixed values are written over the scores.
-    const int64_t width = in_whole(a.head_dim, PANEL);
+        const int64_t width = in_whole(a.head_dim, PANEL);
     alignas(64) int32_t sums[TILE_ROWS * SUM_STRIDE];
     const int64_t panel_bytes = panels.value_depth * PANEL;
     for (int64_t panel = 0; panel < width / PANEL; panel += SUM_PANELS) {
