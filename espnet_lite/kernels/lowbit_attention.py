@@ -144,6 +144,7 @@ class LowBitAttention:
     ) -> Tensor:
         """Return the same, computed by the C++ `function` of any level."""
         batch, heads, frames, head_dim = query.shape
+        self._check(query, key, value, key_valid, rotation, relative)
         given = {"query": query, "key": key, "value": value}
         biases: dict[str, Tensor] = {}
         if relative is not None:
@@ -151,7 +152,8 @@ class LowBitAttention:
             biases = {"query": relative.content_bias, "position_query": relative.position_bias}
         given = {name: x if x.stride(-1) == 1 else x.contiguous() for name, x in given.items()}
         biases = {name: bias.contiguous() for name, bias in biases.items()}
-        if any(x.dtype != torch.float32 for x in (*given.values(), *biases.values())):
+        tables = [] if rotation is None else [rotation]
+        if any(x.dtype != torch.float32 for x in (*given.values(), *biases.values(), *tables)):
             raise ValueError("an input is not float32")
         out = query.new_empty(batch, frames, heads, head_dim).transpose(1, 2)
         if key_valid is not None:
@@ -183,6 +185,37 @@ class LowBitAttention:
         if function(ctypes.addressof(call), torch.get_num_threads()):
             raise MemoryError("no memory for the scores of low-bit attention")
         return out
+
+    def _check(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_valid: Tensor | None,
+        rotation: Tensor | None,
+        relative: RelativePositions | None,
+    ) -> None:
+        """Raise a ValueError for a tensor of another shape or type than the kernel will read."""
+        batch, heads, frames, head_dim = query.shape
+        expected = {"key": (key, query.shape), "value": (value, query.shape)}
+        if key_valid is not None:
+            expected["key_valid"] = (key_valid, (batch, frames))
+        if rotation is not None:
+            expected["rotation"] = (rotation, (2, frames, head_dim // 2))
+        if relative is not None:
+            distances = (heads, 2 * frames - 1, head_dim)
+            expected["positions"] = (relative.positions, distances)
+            expected["content_bias"] = (relative.content_bias, (heads, head_dim))
+            expected["position_bias"] = (relative.position_bias, (heads, head_dim))
+        for name, (tensor, shape) in expected.items():
+            if tensor.shape != shape:
+                raise ValueError(f"{name} {[*tensor.shape]}, expected {[*shape]}")
+        if heads != len(self.query):
+            raise ValueError(f"{heads} heads, expected {len(self.query)}")
+        if relative is not None and not (self.positions and self.position_query):
+            raise ValueError("positions without rules for their codes")
+        if key_valid is not None and key_valid.dtype != torch.bool:
+            raise ValueError(f"key_valid of {key_valid.dtype}, expected bool")
 
     def reference(
         self,

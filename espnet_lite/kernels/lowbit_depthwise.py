@@ -113,6 +113,8 @@ class LowBitDepthwise:
         if x.stride(2) != 1:
             x = x.contiguous()
         if valid is not None:
+            if valid.shape != x.shape[:2] or valid.dtype != torch.bool:
+                raise ValueError(f"valid {[*valid.shape]}, expected {[batch, frames]} of bool")
             valid = valid.contiguous()
         out = x.new_empty(batch, -(-frames // self.stride), channels)
         if not out.numel():

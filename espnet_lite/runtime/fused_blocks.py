@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_lite.encoders.conformer import ConformerBlock
+from espnet_lite.encoders.sparseformer import SparseformerBlock
 from espnet_lite.encoders.squeezeformer import ScaledModule, SqueezeformerBlock
 from espnet_lite.kernels.lowbit_linear import Norm
 from espnet_lite.nn.attention import MultiHeadAttention
@@ -135,10 +136,11 @@ class FusedRelativeAttention:
         self, x: Tensor, residual: Tensor, positions: Tensor, valid: Tensor | None
     ) -> Tensor:
         """Return the sum; `positions` are those of as many frames as `x` has."""
-        if len(self.projected) != len(positions):
-            self.projected = self.position(positions)
+        projected = self.projected  # by another thread it may be replaced meanwhile
+        if len(projected) != len(positions):
+            projected = self.projected = self.position(positions)
         query, key, value = (self.module.split(each) for each in self.projections(x))
-        relative = relative_positions(self.module, self.projected)
+        relative = relative_positions(self.module, projected)
         mixed = self.product(query, key, value, valid, relative=relative)
         return self.out(mixed.transpose(1, 2).flatten(-2), residual)
 
@@ -283,10 +285,11 @@ class FusedSqueezeformerBlock(nn.Module):
         return after_second(self.second(x, x))
 
 
-# A block's class → what takes its place; the first that fits, subclasses before what they are.
+# A block's class, itself and not what it is derived from → what takes its place.
 FUSED_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
-    PostNormBlock: FusedPostNormBlock,
     PreNormBlock: FusedPreNormBlock,
+    SparseformerBlock: FusedPreNormBlock,
+    PostNormBlock: FusedPostNormBlock,
     ConformerBlock: FusedConformerBlock,
     SqueezeformerBlock: FusedSqueezeformerBlock,
 }

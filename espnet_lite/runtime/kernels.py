@@ -45,9 +45,9 @@ def _exchange(parent: nn.Module) -> None:
 
 def _fast(module: nn.Module, parent: nn.Module) -> nn.Module | None:
     """Return what takes the place of a module; None: nothing does, but perhaps of what is in it."""
-    for block, fused in FUSED_BLOCKS.items():
-        if isinstance(module, block):
-            return fused(module) if fused.fits(module) else None
+    if type(module) in FUSED_BLOCKS:
+        fused = FUSED_BLOCKS[type(module)]
+        return fused(module) if fused.fits(module) else None
     if isinstance(module, IntegerLinear) and module.has_codes:
         return KernelLinear(module)
     weighted = isinstance(module, IntegerLinear | IntegerConv1d | IntegerConv2d)

@@ -161,3 +161,21 @@ def test_bad_rules():
     unsigned = [ActivationCodes("lsq", 0.1, low=0, high=255)] * HEADS
     with pytest.raises(ValueError, match="probabilities: unsigned codes of 8 bits"):
         LowBitAttention(**{**EIGHT, "probabilities": unsigned})
+
+
+def test_bad_shapes_are_not_read(function):
+    query, key, value = inputs(20)
+    attention = LowBitAttention(**EIGHT)
+    for arguments, told in (
+        ((query, key[:, :, 1:], value), r"key \[2, 3, 19, 16\], expected \[2, 3, 20, 16\]"),
+        ((query, key, value, torch.ones(2, 21) > 0), r"key_valid \[2, 21\], expected \[2, 20\]"),
+        ((query, key, value, torch.ones(2, 20)), r"key_valid of torch.float32, expected bool"),
+        ((query[:, 1:], key[:, 1:], value[:, 1:]), "2 heads, expected 3"),
+        ((query.double(), key, value), "an input is not float32"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            attention.fused(function, *arguments)
+    bias = torch.zeros(HEADS, 16)
+    relative = RelativePositions(torch.zeros(HEADS, 38, 16), bias, bias)
+    with pytest.raises(ValueError, match=r"positions \[3, 38, 16\], expected \[3, 39, 16\]"):
+        attention.fused(function, query, key, value, relative=relative)
