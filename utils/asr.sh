@@ -44,6 +44,7 @@ option quantize_config conf/quantize_bf16.yaml "bits of the packed model, and it
 option_list quantize_set "KEY=VALUE: a value of the quantize_config's training, e.g. training.train.updates=500"
 option quantize_tag "" "further name of the quantized model, for another variant"
 option inference_config conf/decode_greedy.yaml "decoding" file
+option runtime packed "what computes in stage decode: packed, the kernels for few bits; torch, the reference"
 option model "" "decode, score and profile this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
 option profile_configs "" "training configurations to profile beside the model, with random weights"
@@ -216,7 +217,7 @@ describe 7 quantize "${quantize_exp:+train in few bits → $quantize_exp; }pack 
     @input "$asr_exp/model.safetensors" "$asr_exp/model.json" "${quantize_inputs[@]}" @output "$packed"
 describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
     @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" \
-    @config "$inference_config" @option "sets=${eval_list[*]}" \
+    @config "$inference_config" @option "sets=${eval_list[*]}" "runtime=$runtime" \
     @input "$packed" "${eval_list[@]/#/$dumpdir/}" \
     @output "${eval_list[@]/#/$decode_dir/}"
 describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
@@ -312,7 +313,8 @@ stage_decode() {
     local set_name
     for set_name in "${eval_list[@]}"; do
         run decode_asr --model "$packed" --data_dir "$dumpdir/$set_name" \
-            --config "$inference_config" --output_dir "$decode_dir/$set_name" --nj "$nj"
+            --config "$inference_config" --output_dir "$decode_dir/$set_name" \
+            --runtime "$runtime" --nj "$nj"
     done
 }
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from espnet_lite.bin.arguments import add_job_options, parser
 from espnet_lite.errors import InputError, reports_input_errors
 
+RUNTIMES = ("packed", "torch")
+
 
 @reports_input_errors
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="KEY=VALUE",
         dest="overrides",
         help="a value of the config, e.g. --set ctc_weight=0.4",
+    )
+    args.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="packed",
+        help="what computes: packed, the kernels for few bits; torch, the reference on any device",
     )
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
     add_job_options(args)
@@ -91,6 +99,7 @@ def _decode(options) -> int:
     key = {
         "model_sha256": model["sha256"],
         "config": to_plain(config),
+        "runtime": options.runtime,
         "utterances_sha256": hashlib.sha256(repr(list(utterances)).encode("utf-8")).hexdigest(),
     }
     nj = min(options.nj, len(batches))
@@ -128,6 +137,7 @@ def _decode(options) -> int:
             "reused_batches": reused,
             "nj": nj,
             "threads": threads,
+            "runtime": options.runtime,
             "utterances": len(utterances),
             "data_dir": str(options.data_dir),
             "model": model,
@@ -148,7 +158,7 @@ def _decode(options) -> int:
 
 def _share_command(options, *, nj: int, digest: str, threads: int) -> list[str]:
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
-    for name in ("model", "data_dir", "config", "output_dir"):
+    for name in ("model", "data_dir", "config", "output_dir", "runtime"):
         command += [f"--{name}", str(vars(options)[name])]
     for override in options.overrides:
         command += ["--set", override]
@@ -165,6 +175,7 @@ def _decode_share(options) -> int:
     from espnet_lite.decode.batched import decode_batches
     from espnet_lite.decode.packed_decoder import load_decoder
     from espnet_lite.numerics import use_fast_matmul
+    from espnet_lite.runtime.kernels import use_kernels
     from espnet_lite.runtime.packed_model import PackedModel
 
     torch.set_num_threads(options.threads)
@@ -180,6 +191,8 @@ def _decode_share(options) -> int:
     if not share:
         return 0
     model = PackedModel.load(options.model)
+    if options.runtime == "packed":
+        use_kernels(model)
     decoder = load_decoder(options.model, dim=model.encoder.dim) if config.needs_decoder else None
     path = shards.results_path(folder, options.key, job=options.job)
     for result in decode_batches(model, share, config, decoder):
