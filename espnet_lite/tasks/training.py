@@ -218,7 +218,13 @@ def training_record(
         "date": time.strftime("%Y-%m-%d"),
         **training.facts,
         **environment.describe(),
+        **_gpu(trainer.device),
     }
+
+
+def _gpu(device: torch.device) -> dict[str, str]:
+    """Return the name of the GPU that trained, where one did."""
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
 def _dev_metrics(trainer: Trainer) -> dict[str, float | None]:

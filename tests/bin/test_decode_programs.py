@@ -132,7 +132,7 @@ def test_what_is_packed(expdir, packed, capsys, tmp_path):
     header, tensors = read_packed(packed)
     assert header == read_header(packed)
     assert header["record"] == {"updates": 12, "seed": 1}
-    assert header["policy"] == {"weights": "bf16", "decoder": False}
+    assert header["policy"] == {"name": "bf16", "weights": "bf16", "decoder": False}
     assert header["sample_rate"] == 16000
     assert header["architecture"]["encoder"]["dim"] == 16
     assert header["architecture"]["encoder"]["activation"] == "relu"  # resolved, defaults too
