@@ -59,7 +59,9 @@ def test_alignment_gives_its_tokens_back_in_columns():
     assert list(found.error_columns()) == [("D", "a", None), ("I", None, "d")]
     rng = random.Random(1)
     for _ in range(50):
-        found = align(rng.choices("ab", k=rng.randint(0, 9)), rng.choices("ab", k=rng.randint(0, 9)))
+        found = align(
+            rng.choices("ab", k=rng.randint(0, 9)), rng.choices("ab", k=rng.randint(0, 9))
+        )
         wrong = [column for column in found.columns() if column[0] != "C"]
         assert list(found.error_columns()) == wrong
 
