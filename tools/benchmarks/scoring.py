@@ -69,7 +69,7 @@ def edited(texts: dict[str, str], *, error_rate: float, seed: int) -> dict[str, 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of the fastest run: on the clock, and those that processors were busy with it."""
+    """The least of all runs: on the clock, and those that processors were busy with it."""
 
     wall: float
     busy: float
