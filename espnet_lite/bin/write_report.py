@@ -1,0 +1,33 @@
+"""Write report.html: a recipe's results, curves and every utterance in one page without a network."""
+
+import sys
+from pathlib import Path
+
+from espnet_lite.bin.arguments import parser
+from espnet_lite.errors import reports_input_errors
+
+
+@reports_input_errors
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--results_dir", type=Path, required=True, help="has results/*.json")
+    arguments.add_argument("--expdir", type=Path, required=True, help="folder of experiments")
+    arguments.add_argument("--output", type=Path, help="default: EXPDIR/report.html")
+    arguments.add_argument(
+        "--no_audio", action="store_true", help="no players, no copies of audio for them"
+    )
+    args = arguments.parse_args(argv)
+
+    from espnet_lite.files import write_text
+    from espnet_lite.report.gather import gather
+    from espnet_lite.report.page import report_page
+
+    page = args.output or args.expdir / "report.html"
+    data = gather(args.results_dir, args.expdir, page=page, audio=not args.no_audio)
+    write_text(page, report_page(data))
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
