@@ -1,10 +1,10 @@
 """Alignment of a hypothesis with its reference as NIST sclite makes it, and the counts of it.
 
-`align` is the one core of the scorer: WER, CER and TER differ only in the tokens they hand to it.
+`align_all` is the one core of the scorer: WER, CER and TER differ only in the tokens they hand to it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,17 +66,21 @@ class Counts:
         return 100.0 * self.wrong_utterances / self.utterances if self.utterances else None
 
 
+def half_up(value: int | float, *, decimals: int = 1) -> float:
+    """Return `value` rounded with sclite's arithmetic, doubles included: halves go up."""
+    scale = 10**decimals
+    return math.floor(value * scale + 0.5) / scale
+
+
 def percent_text(part: int, whole: int, *, decimals: int = 1) -> str | None:
     """Return `part` in percent of `whole` as text; None if there is no whole.
 
-    Rounded with sclite's arithmetic, doubles included, so that every digit is the one it prints:
-    halves go up (2 of 32 is 6.3, where Python's format gives 6.2), and 57 of 400 is 14.2 as
-    57 / 400 * 100 comes out below 14.25.
+    Every digit is the one that sclite prints: 2 of 32 is 6.3, where Python's format gives 6.2, and
+    57 of 400 is 14.2 as 57 / 400 * 100 comes out below 14.25.
     """
     if not whole:
         return None
-    scale = 10**decimals
-    return f"{math.floor(part / whole * 100 * scale + 0.5) / scale:.{decimals}f}"
+    return f"{half_up(part / whole * 100, decimals=decimals):.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,13 @@ class Alignment:
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
-    """Return the alignment of lowest cost (sub 4, ins 3, del 3) that sclite would print.
+    """Return the alignment of one pair, as `align_all` makes it."""
+    return align_all([(reference, hypothesis)])[0]
+
+
+def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alignment]:
+    """Return for each (reference, hypothesis) the alignment of lowest cost (sub 4, ins 3, del 3)
+    that sclite would print.
 
     Tokens are compared literally: case counts, no character is markup. Of several paths of the same
     cost sclite takes the one that, read from the end, steps diagonally before it inserts and
@@ -119,25 +129,66 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
     output; kaldialign's `sclite_mode` has sclite's costs but another order: other counts for one
     random pair in a hundred, see tools/benchmarks/sclite_parity.py).
 
-    One row of the table is three numpy calls: about 3 us for each reference token.
+    Pairs of like lengths are aligned together, a numpy call for each row of all their tables and
+    some for each step of all their paths (`tools/benchmarks/scoring.py`).
     """
-    reference, hypothesis = tuple(reference), tuple(hypothesis)
-    rows, columns = len(reference), len(hypothesis)
-    # A match at the end is always on the path that is read from the end: no table needed for it.
-    while rows and columns and reference[rows - 1] == hypothesis[columns - 1]:
-        rows, columns = rows - 1, columns - 1
-    tail = CORRECT * (len(reference) - rows)
-    if rows == 0 or columns == 0:
-        return Alignment(reference, hypothesis, DELETED * rows + INSERTED * columns + tail)
-    gains = _gains(_codes(reference[:rows], hypothesis[:columns]), rows)
-    return Alignment(reference, hypothesis, _path_from_end(gains, _best(gains)) + tail)
-
-
-def _codes(reference: tuple[str, ...], hypothesis: tuple[str, ...]) -> np.ndarray:
-    """Return both token sequences, one after the other, as numbers (equal tokens, equal number)."""
     known: dict[str, int] = {}
-    codes = [known.setdefault(token, len(known)) for token in (*reference, *hypothesis)]
-    return np.array(codes, dtype=np.int32)
+    pairs = [(tuple(reference), tuple(hypothesis)) for reference, hypothesis in pairs]
+    codes = [
+        tuple(
+            np.array([known.setdefault(token, len(known)) for token in side], np.int32)
+            for side in pair
+        )
+        for pair in pairs
+    ]
+    # A match at the end is always on the path that is read from the end: no table needed for it.
+    tails = [_equal_at_the_end(*sides) for sides in codes]
+    heads = [
+        (reference[: len(reference) - tail], hypothesis[: len(hypothesis) - tail])
+        for (reference, hypothesis), tail in zip(codes, tails, strict=True)
+    ]
+    steps = [""] * len(pairs)
+    for batch in _batches([(len(reference), len(hypothesis)) for reference, hypothesis in heads]):
+        found = _paths(*([heads[index][side] for index in batch] for side in (0, 1)))
+        for index, path in zip(batch, found, strict=True):
+            steps[index] = path
+    return [
+        Alignment(*pair, path + CORRECT * tail)
+        for pair, path, tail in zip(pairs, steps, tails, strict=True)
+    ]
+
+
+def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
+    shared = min(len(reference), len(hypothesis))
+    if shared == 0:
+        return 0
+    differs = reference[len(reference) - shared :] != hypothesis[len(hypothesis) - shared :]
+    return int(differs[::-1].argmax()) if differs.any() else shared
+
+
+_CELLS = 1 << 20  # of the tables of a batch: as int16 they stay in the processor's cache
+
+
+def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Yield the indexes of pairs to align together, those with an empty side in none.
+
+    Args:
+        sizes: reference and hypothesis tokens of each pair.
+    """
+    batch: list[int] = []
+    rows = columns = 0
+    for index in sorted(range(len(sizes)), key=sizes.__getitem__):
+        row, column = sizes[index]
+        if row == column == 0:
+            continue
+        cells = (max(rows, row) + 1) * (max(columns, column) + 1)
+        if batch and cells * (len(batch) + 1) > _CELLS:
+            yield batch
+            batch, rows, columns = [], 0, 0
+        batch.append(index)
+        rows, columns = max(rows, row), max(columns, column)
+    if batch:
+        yield batch
 
 
 # With n reference and m hypothesis tokens a path costs 3D + 3I + 4S = 3(n + m) - 2(3C + S). So the
@@ -147,38 +198,70 @@ _MATCH_GAIN = (DELETION_COST + INSERTION_COST) // 2
 _SUBSTITUTION_GAIN = (DELETION_COST + INSERTION_COST - SUBSTITUTION_COST) // 2
 
 
-def _gains(codes: np.ndarray, rows: int) -> np.ndarray:
-    """Return what a diagonal step gains at each pair of tokens, (rows, columns)."""
-    equal = codes[:rows, None] == codes[None, rows:]
-    return np.where(equal, np.int32(_MATCH_GAIN), np.int32(_SUBSTITUTION_GAIN))
+def _padded(sides: Sequence[np.ndarray], *, padding: int) -> np.ndarray:
+    """Return the codes as columns of one array, (longest, pairs)."""
+    padded = np.full((max(map(len, sides)), len(sides)), padding, np.int32)
+    for index, side in enumerate(sides):
+        padded[: len(side), index] = side
+    return padded
 
 
-def _best(gains: np.ndarray) -> np.ndarray:
-    """Return the highest gain of a path from the start to each cell, (rows + 1, columns + 1)."""
-    rows, columns = gains.shape
-    best = np.zeros((rows + 1, columns + 1), dtype=np.int32)
+def _paths(references: Sequence[np.ndarray], hypotheses: Sequence[np.ndarray]) -> list[str]:
+    """Return the steps of each pair of codes, in time order."""
+    reference, hypothesis = _padded(references, padding=-1), _padded(hypotheses, padding=-2)
+    best = _best(reference, hypothesis)
+    row = np.array([len(side) for side in references])
+    column = np.array([len(side) for side in hypotheses])
+    return _read_from_end(best, reference, hypothesis, row=row, column=column)
+
+
+def _best(reference: np.ndarray, hypothesis: np.ndarray) -> np.ndarray:
+    """Return the highest gain of a path from the start to each cell, (rows + 1, columns + 1, pairs).
+
+    What is beyond the end of a pair has no part in what is before it.
+    """
+    rows, (columns, pairs) = len(reference), hypothesis.shape
+    is_small = _MATCH_GAIN * min(rows, columns) <= np.iinfo(np.int16).max
+    best = np.zeros((rows + 1, columns + 1, pairs), np.int16 if is_small else np.int32)
+    gains = np.array([_SUBSTITUTION_GAIN, _MATCH_GAIN], best.dtype)
     for row in range(1, rows + 1):
         here, above = best[row, 1:], best[row - 1]
-        np.add(above[:-1], gains[row - 1], out=here)
+        np.add(above[:-1], gains[(hypothesis == reference[row - 1]).view(np.int8)], out=here)
         np.maximum(here, above[1:], out=here)
-        np.maximum.accumulate(here, out=here)
+        np.maximum.accumulate(here, axis=0, out=here)
     return best
 
 
-def _path_from_end(gains: np.ndarray, best: np.ndarray) -> str:
-    """Return the steps in time order: diagonal before insertion before deletion, from the end."""
-    row, column = gains.shape
-    steps = []
-    while row and column:
-        gain = gains.item(row - 1, column - 1)
-        here = best.item(row, column)
-        if here == best.item(row - 1, column - 1) + gain:
-            row, column = row - 1, column - 1
-            steps.append(CORRECT if gain == _MATCH_GAIN else SUBSTITUTED)
-        elif here == best.item(row, column - 1):
-            column -= 1
-            steps.append(INSERTED)
-        else:
-            row -= 1
-            steps.append(DELETED)
-    return DELETED * row + INSERTED * column + "".join(reversed(steps))
+def _read_from_end(
+    best: np.ndarray,
+    reference: np.ndarray,
+    hypothesis: np.ndarray,
+    *,
+    row: np.ndarray,
+    column: np.ndarray,
+) -> list[str]:
+    """Return the steps in time order: diagonal before insertion before deletion, from the end.
+
+    Args:
+        row, column: number of reference and hypothesis tokens of each pair.
+    """
+    pair = np.arange(len(row))
+    columns = []  # of letters, last step first; 0 where a path has come to its start
+    while (row | column).any():
+        above, left = np.maximum(row - 1, 0), np.maximum(column - 1, 0)
+        is_inside = (row > 0) & (column > 0)
+        is_equal = np.zeros(len(row), bool)
+        if len(reference) and len(hypothesis):
+            is_equal = reference[above, pair] == hypothesis[left, pair]
+        gain = np.where(is_equal, _MATCH_GAIN, _SUBSTITUTION_GAIN)
+        here = best[row, column, pair]
+        diagonal = is_inside & (here == best[above, left, pair] + gain)
+        inserted = ~diagonal & (column > 0) & ((row == 0) | (here == best[row, left, pair]))
+        deleted = ~diagonal & ~inserted & (row > 0)
+        letters = np.where(is_equal, ord(CORRECT), ord(SUBSTITUTED)) * diagonal
+        letters += ord(INSERTED) * inserted + ord(DELETED) * deleted
+        columns.append(letters.astype(np.uint8))
+        row = row - (diagonal | deleted)
+        column = column - (diagonal | inserted)
+    letters = np.stack(columns[::-1], axis=1)
+    return [line.tobytes().lstrip(b"\0").decode("ascii") for line in letters]

@@ -270,25 +270,22 @@ def _decoded(folder: Path, sha256: str) -> dict:
 
 
 def _scored(folder: Path) -> dict:
-    """Return the part of `score.json` that a row keeps: of the speakers, errors and tokens by the
-    row's main rate."""
+    """Return the part of `score.json` that a row keeps: counts, percent and interval; of the
+    speakers, errors and tokens by the row's main rate; how many hypotheses were missing."""
     path = folder / "score" / "score.json"
     scored = read_json(path, fix=SCORE_AGAIN)
-    kept, main = {}, "per" if "per" in scored else "wer"
-    kinds = (
-        ("phones", "per", "wer", "cer", "ter")
-        if "per" in scored
-        else ("words", "wer", "cer", "ter")
-    )
-    for key in ("utterances", *kinds):
+    main, whole = ("per", "phones") if "per" in scored else ("wer", "words")
+    kept = {}
+    for key in ("utterances", whole, "missing", *dict.fromkeys((main, "wer", "cer", "ter"))):
         if key not in scored:
             raise InputError(f"missing key '{key}'", where=path, fix=SCORE_AGAIN)
         kept[key] = scored[key]
-        if isinstance(kept[key], dict):
-            kept[key] = {k: v for k, v in kept[key].items() if k != "speakers"}
-            if key == main and "speakers" in scored[key]:
-                counts = {name: one["counts"] for name, one in scored[key]["speakers"].items()}
-                kept[key]["speakers"] = {n: [c["err"], c["tokens"]] for n, c in counts.items()}
+    kept["missing"] = len(kept["missing"])
+    for kind in (main, "wer", "cer", "ter"):
+        if isinstance(scored[kind], dict):
+            kept[kind] = {key: scored[kind].get(key) for key in ("counts", "percent", "interval")}
+    counts = {name: one["counts"] for name, one in scored[main].get("speakers", {}).items()}
+    kept[main]["speakers"] = {name: [one["err"], one["tokens"]] for name, one in counts.items()}
     return kept
 
 

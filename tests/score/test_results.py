@@ -229,6 +229,8 @@ def recipe(tmp_path):
         (folder / "score").mkdir(parents=True)
         scored = score(err)
         scored["wer"]["speakers"] = {"s": kind(err)}
+        scored["wer"]["interval"] = {"low": 1.0, "high": 2.0, "over": "utterances", "drawn": 10}
+        scored |= {"missing": ["u1"], "analysis": {}}
         (folder / "score" / "score.json").write_text(json.dumps(scored))
         decoded = {"rtf": 0.02, "config": {"name": "greedy"}, "model": {"sha256": "1" * 64}}
         decoded |= {"environment": {"cpu": "Some CPU"}, "nj": 2, "threads": 1}
@@ -258,6 +260,9 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     built = build(recipe)
     speakers = built["scores"]["dev"]["wer"].pop("speakers")
     assert speakers == {"s": [20, 200]}  # errors and words
+    assert built["scores"]["dev"]["wer"]["interval"]["over"] == "utterances"
+    assert built["scores"]["dev"]["missing"] == 1
+    assert set(built["scores"]["dev"]) == {"utterances", "words", "missing", "wer", "cer", "ter"}
     assert built["scores"]["dev"] == score(20)
     assert built["decode"] == {
         "config": {"name": "greedy"},

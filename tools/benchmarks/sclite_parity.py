@@ -2,11 +2,12 @@
 """Compare the scorer with NIST sclite (Debian package `sctk`) on random pairs, or on a score folder.
 
     python tools/benchmarks/sclite_parity.py                        10,000 random pairs
-    python tools/benchmarks/sclite_parity.py --score_dir DIR        what `score_asr --trn` wrote
+    python tools/benchmarks/sclite_parity.py --score_dir DIR        what `score_asr` wrote
     python tools/benchmarks/sclite_parity.py --write_golden FILE    store pairs and sclite's answer
 
-Prints one table: pairs, pairs with other counts, pairs with another alignment, seconds of either.
-Exit code 1 if a single pair differs. kaldialign's sclite mode runs beside it where installed.
+Prints one table: pairs, pairs with other counts, pairs with another alignment, seconds of either; of
+a score folder also whether each result.txt is what sclite prints, to the byte. Exit code 1 if a
+single pair or a file differs. kaldialign's sclite mode runs beside it where installed.
 """
 
 import gzip
@@ -134,13 +135,25 @@ def compare(title: str, pairs: list[Pair]) -> int:
     return differing
 
 
+def compare_report(folder: Path) -> int:
+    """Print whether result.txt is what sclite prints, and return the number of other lines."""
+    from espnet_lite.score.sclite import sclite_report
+
+    theirs = sclite_report(folder / "ref.trn", folder / "hyp.trn").split("\n")
+    ours = (folder / "result.txt").read_text(encoding="utf-8").split("\n")
+    differing = sum(a != b for a, b in zip(ours, theirs, strict=False))
+    differing += abs(len(ours) - len(theirs))
+    print(f"{folder.name}/result.txt: {differing} of {len(theirs)} lines differ")
+    return differing
+
+
 def main(argv: list[str] | None = None) -> int:
     from espnet_lite.bin.arguments import parser
 
     arguments = parser(__doc__.split("\n")[0])
     arguments.add_argument("--pairs", type=int, default=10_000, help="number of random pairs")
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--score_dir", type=Path, help="a folder that score_asr --trn wrote")
+    arguments.add_argument("--score_dir", type=Path, help="a folder that score_asr wrote")
     arguments.add_argument("--write_golden", type=Path, help="file to store, tests/golden/…")
     args = arguments.parse_args(argv)
     if args.write_golden:
@@ -150,11 +163,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.score_dir is None:
         return int(compare("random pairs", random_pairs(args.pairs, seed=args.seed)) > 0)
     differing = 0
-    for reference_path in sorted(args.score_dir.glob("trn/*.ref.trn")):
-        kind = reference_path.name.split(".")[0]
-        reference = read_trn(reference_path)
-        hypothesis = read_trn(reference_path.with_name(f"{kind}.hyp.trn"))
-        differing += compare(kind, [(reference[key], hypothesis[key]) for key in reference])
+    for reference_path in sorted(args.score_dir.glob("*/ref.trn")):
+        folder = reference_path.parent
+        reference, hypothesis = read_trn(reference_path), read_trn(folder / "hyp.trn")
+        pairs = [(reference[key], hypothesis[key]) for key in reference]
+        differing += compare(folder.name, pairs)
+        differing += compare_report(folder)
     return int(differing > 0)
 
 
