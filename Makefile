@@ -26,6 +26,7 @@ demo: setup  ## egs/mini from nothing to the tables of WER and cost, in DEMO_DIR
 		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) \
 		$(DEMO_CONFIGS) $(DEMO_ARGS)
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
+	@echo "all of it, with every utterance: $(DEMO_DIR)/exp/report.html"
 
 kernels: setup  ## compile the C++ kernels now rather than when they are first needed
 	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels

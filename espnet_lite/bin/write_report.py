@@ -14,16 +14,23 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--expdir", type=Path, required=True, help="folder of experiments")
     arguments.add_argument("--output", type=Path, help="default: EXPDIR/report.html")
     arguments.add_argument(
-        "--no_audio", action="store_true", help="no players, no copies of audio for them"
+        "--without_audio", action="store_true", help="no players, no copies of audio for them"
     )
     args = arguments.parse_args(argv)
 
     from espnet_lite.files import write_text
     from espnet_lite.report.gather import gather
     from espnet_lite.report.page import report_page
+    from espnet_lite.score.results import read_rows
 
     page = args.output or args.expdir / "report.html"
-    data = gather(args.results_dir, args.expdir, page=page, audio=not args.no_audio)
+    rows = read_rows(args.results_dir)
+    if not rows:
+        print(f"{args.results_dir}: no row was scored yet, so that there is no report to write")
+        return 0
+    data = gather(
+        args.results_dir, rows, expdir=args.expdir, page=page, audio=not args.without_audio
+    )
     write_text(page, report_page(data))
     print(page)
     return 0

@@ -7,9 +7,7 @@ from espnet_lite.score.results import headline_kind, read_json
 from espnet_lite.score.score_folder import SCORES, UTTERANCES
 
 
-def find_decoded_sets(
-    expdir: Path, rows: Sequence[Mapping]
-) -> dict[str, dict[str, Path]]:
+def find_decoded_sets(expdir: Path, rows: Sequence[Mapping]) -> dict[str, dict[str, Path]]:
     """Return `{row name: {set: folder}}` of the folders that the rows' numbers came from.
 
     A folder belongs to a row where model, decoding and counts agree; of several the youngest is

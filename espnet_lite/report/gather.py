@@ -8,7 +8,6 @@ from espnet_lite import __version__
 from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.tables import read_table
 from espnet_lite.environment import commit
-from espnet_lite.errors import InputError
 from espnet_lite.report.audio_files import audio_addresses
 from espnet_lite.report.decoded_sets import find_decoded_sets
 from espnet_lite.report.trainings import read_trainings
@@ -16,30 +15,27 @@ from espnet_lite.report.unit_usage import read_unit_usage
 from espnet_lite.report.utterance_tables import set_table
 from espnet_lite.score.efficiency import efficiency_lines, read_profiles, shown_timing
 from espnet_lite.score.pretraining import pretraining_rows, read_pretrainings
-from espnet_lite.score.results import headline_kind, read_json, read_rows
+from espnet_lite.score.results import headline_kind, read_json
 from espnet_lite.score.results_page import by_dev_rate
 from espnet_lite.score.score_folder import UTTERANCES, read_utterances
 
 
-def gather(results_dir: Path, expdir: Path, *, page: Path, audio: bool) -> dict[str, object]:
+def gather(
+    results_dir: Path, rows: Mapping[str, Mapping], *, expdir: Path, page: Path, audio: bool
+) -> dict[str, object]:
     """Return what the page shows; what is not there is an empty list or object.
 
     Args:
         results_dir: the recipe's folder with results/.
+        rows: of it, as `read_rows` returns them; at least one.
         expdir: folder of experiments: trainings, units, decoded sets.
         page: where the page will stand; addresses of audio are relative to it.
         audio: False leaves the audio out.
 
     Raises:
-        InputError: no row of results, or a file of them that is not what it should be.
+        InputError: a file of the results or of a score that is not what it should be, rows with
+            different dev sets, damaged units.
     """
-    rows = read_rows(results_dir)
-    if not rows:
-        raise InputError(
-            "no row of results, expected results/*.json",
-            where=results_dir,
-            fix="decode and score first: ./run.sh --stage decode",
-        )
     ordered = by_dev_rate(rows)
     folders = find_decoded_sets(expdir, ordered)
     names = dict.fromkeys([*ordered[0]["dev_sets"], *sorted(_sets(ordered))])
@@ -113,7 +109,9 @@ def _utterances(
     data_dir = Path(read_json(next(iter(decoded.values())) / "decode.json").get("data_dir", ""))
     if (data_dir / "wav.scp").is_file():
         if (data_dir / "utt2dur").is_file():
-            seconds = {name: float(value) for name, value in read_table(data_dir / "utt2dur").items()}
+            seconds = {
+                name: float(value) for name, value in read_table(data_dir / "utt2dur").items()
+            }
         if audio:
             utterances = {one.id: one for one in read_data_dir(data_dir, need_text=False)}
             copies = page.parent / "report_audio" / set_name

@@ -57,7 +57,7 @@ def _curves(entries: Sequence[dict]) -> dict[str, dict[str, list]]:
     }
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: float | int) -> float:
     """Return the value with six digits: what a plot can show, in a third of the bytes."""
     return float(f"{value:.6g}")
 

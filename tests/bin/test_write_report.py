@@ -31,11 +31,22 @@ def test_the_page_is_written_and_named(tmp_path, capsys):
     assert other.is_file()
 
 
+def test_without_a_row_there_is_no_page(tmp_path, capsys):
+    assert write_report.main(["--results_dir", str(tmp_path), "--expdir", str(tmp_path)]) == 0
+    assert "no row was scored yet" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fault_is_one_line_and_leaves_the_page_that_was_there(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "r.json").write_text(json.dumps({**ROW, "row": "other"}))
     (tmp_path / "exp").mkdir()
     page = tmp_path / "exp" / "report.html"
     page.write_text("before")
     assert write_report.main(["--results_dir", str(tmp_path), "--expdir", str(page.parent)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {tmp_path}: no row of results") and error.count("\n") == 1
+    assert (
+        error.startswith(f"error: {tmp_path}/results/r.json: key 'row' is 'other'")
+        and error.count("\n") == 1
+    )
     assert page.read_text() == "before"

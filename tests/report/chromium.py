@@ -47,9 +47,7 @@ class Chromium:
         self.messages: list[str] = []
         self._session: str | None = None
         [target] = [
-            one
-            for one in self.call("Target.getTargets")["targetInfos"]
-            if one["type"] == "page"
+            one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"
         ]
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]

@@ -16,7 +16,9 @@ from espnet_lite.runtime.format import file_sha256, write_packed
 from espnet_lite.text.tokenizer import train_tokenizer
 from espnet_lite.units.store import write_store
 
-MARKUP = "</script><script>console.error('ran')</script> <img src=x onerror=console.error('ran')> <!--"
+MARKUP = (
+    "</script><script>console.error('ran')</script> <img src=x onerror=console.error('ran')> <!--"
+)
 # utterance: (reference, hypothesis of the first row, of the second)
 DEV = {
     "anna-1": ("the cat sat", "the bat sat", "the cat sat"),
@@ -112,7 +114,13 @@ def recipe(tmp_path_factory) -> Recipe:
     training = folder / "exp" / "asr_tiny"
     training.mkdir()
     lines = [
-        {"kind": "train", "update": update, "minutes": update / 10, "loss": 9 / update, "loss_ctc": 3}
+        {
+            "kind": "train",
+            "update": update,
+            "minutes": update / 10,
+            "loss": 9 / update,
+            "loss_ctc": 3,
+        }
         for update in range(1, 9)
     ]
     lines.append({"kind": "dev", "update": 4, "minutes": 0.4, "loss": 3.0, "ctc_error": 0.25})

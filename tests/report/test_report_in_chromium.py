@@ -5,6 +5,9 @@ import json
 import pytest
 
 from espnet_lite.bin import write_report
+from espnet_lite.report.gather import gather
+from espnet_lite.report.page import report_page
+from espnet_lite.score.results import read_rows
 
 CARDS = "[...document.querySelectorAll('article')].map((one) => one.getAttribute('aria-label'))"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -25,6 +28,7 @@ def browser(chromium_module, recipe, tmp_path_factory):
 @pytest.fixture
 def page(browser, recipe):
     """The browser with the report open at desktop size; the test must leave no message."""
+    browser.messages.clear()
     browser.show(width=1280)
     browser.open(recipe.page)
     yield browser
@@ -123,7 +127,9 @@ def test_a_view_stands_in_the_address(page, recipe):
 
 def test_errors_are_told_by_more_than_colour(page):
     pick(page, "Row", "first")
-    columns = "[...document.querySelectorAll('article .column.{kind}')].map((one) => one.textContent)"
+    columns = (
+        "[...document.querySelectorAll('article .column.{kind}')].map((one) => one.textContent)"
+    )
     assert page.run(columns.replace("{kind}", "S"))[0] == "[substituted: catbat]S"
     assert page.run(columns.replace("{kind}", "D")) == ["[deleted: on∅]D"]
     assert page.run(columns.replace("{kind}", "I")) == ["[inserted: ∅four]I"]
@@ -218,7 +224,9 @@ def test_nothing_overflows_and_text_can_be_read(page, recipe, width, scheme):
 def luminance(colour: str) -> float:
     """Return the relative luminance of #rrggbb (WCAG 2.2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
@@ -240,11 +248,9 @@ def test_every_control_has_a_name(page):
 
 
 def test_thousands_of_utterances_are_drawn_as_they_are_scrolled_to(page, recipe, tmp_path):
-    from espnet_lite.report.gather import gather
-    from espnet_lite.report.page import report_page
-
     number = 5000
-    data = gather(recipe.folder, recipe.exp, page=recipe.page, audio=False)
+    rows = read_rows(recipe.folder)
+    data = gather(recipe.folder, rows, expdir=recipe.exp, page=recipe.page, audio=False)
     words = " ".join(f"word{i}" for i in range(20))
     data["utterances"] = {
         "dev": {
@@ -261,13 +267,13 @@ def test_thousands_of_utterances_are_drawn_as_they_are_scrolled_to(page, recipe,
     path = tmp_path / "long.html"
     path.write_text(report_page(data), encoding="utf-8")
     page.open(path)
-    assert 0 < len(page.run(CARDS)) < 200
-    page.run("window.scrollTo(0, document.documentElement.scrollHeight)")
-    grown = """new Promise((resolve) => {
-      const before = document.querySelectorAll('article').length;
-      const look = () => document.querySelectorAll('article').length > before
+    first = len(page.run(CARDS))
+    assert 0 < first < 200
+    page.run("document.querySelector('.more').scrollIntoView()")
+    grown = f"""new Promise((resolve) => {{
+      const look = () => document.querySelectorAll('article').length > {first}
         ? resolve(true) : setTimeout(look, 20);
       look();
-    })"""
+    }})"""
     assert page.run(grown)
     assert "5,000 of 5,000 utterances" in page.run("document.body.textContent")

@@ -1,5 +1,6 @@
 """Learning curves from train.jsonl."""
 
+import itertools
 import json
 
 from espnet_lite.report.trainings import MOST_POINTS, read_trainings
@@ -38,7 +39,7 @@ def test_a_long_curve_is_thinned_to_its_end(tmp_path):
     updates = [point[0] for point in points]
     assert len(points) <= MOST_POINTS
     assert updates[-1] == 999
-    assert {b - a for a, b in zip(updates, updates[1:], strict=False)} == {4}
+    assert {b - a for a, b in itertools.pairwise(updates)} == {4}
 
 
 def test_groups_and_what_is_left_out(tmp_path):

@@ -46,6 +46,16 @@ function choice(label, options, value, onChange) {
   return h('label', { class: 'field' }, h('span', {}, label), select);
 }
 
+/** Return a name with places for line breaks behind its underscores and strokes. */
+function breakable(name) {
+  return name.split(/(?<=[_/])/).flatMap((part, i) => (i === 0 ? [part] : [document.createElement('wbr'), part]));
+}
+
+/** Return whether an object has a key of its own: `in` would find `constructor` too. */
+function has(object, key) {
+  return key !== null && Object.hasOwn(object, key);
+}
+
 const thousands = new Intl.NumberFormat('en');
 
 /** Return a whole number with commas. */

@@ -54,8 +54,8 @@ function scatterPlot(title, points, { xLabel, yLabel }) {
       : s('line', { class: 'whisker', x1: x.at(point.x), x2: x.at(point.x), y1: y.at(point.low), y2: y.at(point.high) }),
     s('circle', { cx: x.at(point.x), cy: y.at(point.y), r: point.isMarked ? 4.5 : 3.5 })));
   const labels = front.length > 8 ? [] : front.map((point) => {
-    const isRight = x.at(point.x) > PLOT.width / 2; // names stand towards the middle
-    return s('text', { x: x.at(point.x) + (isRight ? -8 : 8), y: y.at(point.y) - 7, 'text-anchor': isRight ? 'end' : 'start' }, point.name);
+    const isRight = x.at(point.x) > PLOT.width / 2; // names stand towards the middle, off the falling line
+    return s('text', { x: x.at(point.x) + (isRight ? -8 : 8), y: y.at(point.y) + (isRight ? 15 : -7), 'text-anchor': isRight ? 'end' : 'start' }, point.name);
   });
   const stairs = s('path', { class: 'front', d: front.map((point, i) => `${i ? 'L' : 'M'}${x.at(point.x)} ${y.at(point.y)}`).join('') });
   const ring = s('circle', { class: 'ring', r: 8, visibility: 'hidden' });
@@ -152,7 +152,7 @@ function readable(title, drawing, note, stops, read, find) {
     class: 'drawing', tabindex: '0', role: 'application',
     'aria-roledescription': 'plot', 'aria-label': `${title}. Arrow keys read out values.`,
     onkeydown: (event) => {
-      if (!(event.key in steps)) return;
+      if (!has(steps, event.key)) return;
       event.preventDefault();
       show(Math.min(stops - 1, Math.max(0, index + steps[event.key])));
     },

@@ -1,11 +1,12 @@
 // Results, cost, trainings and units: the sections above the utterances.
 
-/** Return error rate and interval of a row on a set: {value, low, high}, or null. */
+/** Return error rate and interval of a row on a set: {value, low, high, over: what was drawn}, or null. */
 function rateOf(row, set, kind = row.kind) {
   const score = row.scores[set]?.[kind];
   if (!score) return null;
   const value = percent(score.counts.err, score.counts.tokens);
-  return value === null ? null : { value, low: score.interval?.low ?? null, high: score.interval?.high ?? null };
+  const { low = null, high = null, over = null } = score.interval ?? {};
+  return value === null ? null : { value, low, high, over };
 }
 
 function intervalText({ low, high }) {
@@ -22,11 +23,11 @@ function headline(data) {
     return h('div', {},
       h('dt', {}, `${best.kind.toUpperCase()} ${set}`),
       h('dd', { class: 'large' }, fixed(rate.value), h('small', {}, ' %')),
-      h('dd', {}, intervalText(rate) ? `95 %: ${intervalText(rate)}` : null),
+      h('dd', {}, intervalText(rate) ? `95 %: ${intervalText(rate)}, by ${rate.over}` : null),
       h('dd', {}, `${counted(score.utterances, 'utterance')}, ${whole(score[unit])} ${unit}`));
   });
   return [
-    h('p', { class: 'lede' }, h('strong', {}, best.row), ` has the lowest ${best.kind.toUpperCase()} on ${best.dev_sets[0]}, where it was chosen: `,
+    h('p', { class: 'lede' }, h('strong', {}, breakable(best.row)), ` has the lowest ${best.kind.toUpperCase()} on ${best.dev_sets[0]}, where it was chosen: `,
       `${millions(best.model.parameters)} parameters, ${megabytes(best.model.bytes)}.`),
     h('dl', { class: 'headline' }, numbers),
   ];
@@ -59,14 +60,14 @@ function resultsSection(data, showUtterances) {
   const rows = data.rows.map((row, index) => ({ ...row, isMarked: index === 0 }));
   return section('results', 'Results',
     sortableTable(columns, rows, { caption: 'Results of all rows' }),
-    h('p', { class: 'note' }, 'Error rates in percent, with the interval that holds 95 % of bootstrap draws where it is known. ',
+    h('p', { class: 'note' }, 'Error rates in percent, with the interval that holds 95 % of bootstrap draws (of speakers where they are many, else of utterances). ',
       `RTF: seconds that one process computes for a second of ${data.sets[0]}. A rate that can be pressed shows its utterances below.`),
     h('details', {}, h('summary', {}, 'Errors by kind'), scoresTable(data)),
     h('details', {}, h('summary', {}, 'How each row was made'), data.rows.map(madeOf)));
 }
 
 function rowName(row) {
-  return row.isMarked ? [h('span', { class: 'star', 'aria-hidden': 'true' }, '★ '), row.row, h('span', { class: 'unseen' }, ' (headline)')] : row.row;
+  return row.isMarked ? [h('span', { class: 'star', 'aria-hidden': 'true' }, '★\u00a0'), breakable(row.row), h('span', { class: 'unseen' }, ' (headline)')] : breakable(row.row);
 }
 
 /** Return a rate with its interval drawn on a scale that all cells share. */
@@ -139,7 +140,7 @@ function costSection(data) {
   const rowOf = new Map(data.rows.map((row) => [row.row, row]));
   const kinds = macKinds(data.efficiency);
   const columns = [
-    { label: 'Model', isText: true, isHead: true, value: (line) => line.model, cell: (line) => line.model + (line.weights === 'random' ? ' (random weights)' : '') },
+    { label: 'Model', isText: true, isHead: true, value: (line) => line.model, cell: (line) => [breakable(line.model), line.weights === 'random' ? ' (random weights)' : null] },
     ...data.sets.map((name) => ({ label: `${kind.toUpperCase()} ${name}`, value: (line) => line.rates[kind]?.[name] ?? null, cell: (line) => fixed(line.rates[kind]?.[name]) })),
     { label: 'Parameters', value: (line) => line.parameters, cell: (line) => millions(line.parameters) },
     { label: 'MB', value: (line) => line.bytes, cell: (line) => (line.bytes_of === 'file' ? '' : '~') + fixed(line.bytes / 1e6) },

@@ -60,7 +60,7 @@ const ORDERS = {
 /** Return the section, with `has(row, set)` and `show(row, set)` for others to call. */
 function utterancesSection(data) {
   const sets = Object.keys(data.utterances);
-  const rowsOf = (set) => data.rows.map((row) => row.row).filter((row) => row in data.utterances[set].rows);
+  const rowsOf = (set) => data.rows.map((row) => row.row).filter((row) => has(data.utterances[set].rows, row));
   const state = { set: sets[0], row: rowsOf(sets[0])[0], beside: '', show: 'all', speaker: '', query: '', order: 'given', error: '' };
   readAddress(state, data, rowsOf);
 
@@ -89,7 +89,7 @@ function utterancesSection(data) {
     if ('set' in changes) Object.assign(state, { speaker: '', error: '' });
     if (!rowsOf(state.set).includes(state.row)) state.row = rowsOf(state.set)[0];
     if (state.beside === state.row || !rowsOf(state.set).includes(state.beside)) state.beside = '';
-    if (!state.beside && state.show in COMPARED) state.show = 'all';
+    if (!state.beside && has(COMPARED, state.show)) state.show = 'all';
     const loads = 'set' in changes || 'row' in changes || 'beside' in changes;
     if (loads) load();
     else select();
@@ -137,7 +137,7 @@ function utterancesSection(data) {
       h('fieldset', { class: 'kinds' }, h('legend', { class: 'unseen' }, 'Utterances to show'),
         Object.entries(kinds).map(([key, [text, test]]) => h('label', {},
           h('input', { type: 'radio', name: 'show', value: key, checked: key === state.show, onchange: () => change({ show: key }) }),
-          h('span', {}, key in KINDS ? h('b', { class: `mark ${key}`, 'aria-hidden': 'true' }, key) : null, text,
+          h('span', {}, has(KINDS, key) ? h('b', { class: `mark ${key}`, 'aria-hidden': 'true' }, key) : null, text,
             h('small', {}, ` ${whole(utterances.filter((one) => test(one, others.get(one.index))).length)}`))))),
       h('label', { class: 'field search' }, h('span', {}, 'Search words or ids'),
         h('input', { type: 'search', value: state.query, autocomplete: 'off', spellcheck: 'false', oninput: (event) => change({ query: event.target.value }) })));
@@ -177,7 +177,7 @@ function utterancesSection(data) {
       'In the list the keys j and k go to the next and the one before, p plays.'));
   return {
     node,
-    has: (row, set) => set in data.utterances && row in data.utterances[set].rows,
+    has: (row, set) => has(data.utterances, set) && has(data.utterances[set].rows, row),
     show: (row, set) => {
       change({ set, row, show: 'wrong', error: '', speaker: '', query: '' });
       node.scrollIntoView();
@@ -189,11 +189,11 @@ function utterancesSection(data) {
 // The state stands in the address, so that a view can be kept and passed on.
 function readAddress(state, data, rowsOf) {
   const given = new URLSearchParams(location.hash.slice(1));
-  if (given.get('set') in data.utterances) state.set = given.get('set');
+  if (has(data.utterances, given.get('set'))) state.set = given.get('set');
   state.row = rowsOf(state.set).includes(given.get('row')) ? given.get('row') : rowsOf(state.set)[0];
   if (rowsOf(state.set).includes(given.get('beside'))) state.beside = given.get('beside');
-  if (given.get('show') in SHOWN || (state.beside && given.get('show') in COMPARED)) state.show = given.get('show');
-  if (given.get('order') in ORDERS) state.order = given.get('order');
+  if (has(SHOWN, given.get('show')) || (state.beside && has(COMPARED, given.get('show')))) state.show = given.get('show');
+  if (has(ORDERS, given.get('order'))) state.order = given.get('order');
   for (const key of ['speaker', 'query', 'error']) state[key] = given.get(key) ?? '';
 }
 
