@@ -10,7 +10,10 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 # In the order in which they are joined into one script.
-SCRIPTS = ("elements.js", "tables.js", "plots.js", "results.js", "utterances.js", "report.js")
+SCRIPTS = (
+    *("elements.js", "tables.js", "plots.js", "results.js"),
+    *("alignments.js", "cards.js", "error_tables.js", "utterances.js", "report.js"),
+)
 
 
 def report_page(data: Mapping) -> str:
