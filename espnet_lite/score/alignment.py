@@ -3,7 +3,10 @@
 `align_all` is the one core of the scorer: WER, CER and TER differ only in the tokens they hand to it.
 """
 
+import itertools
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +86,9 @@ def percent_text(part: int, whole: int, *, decimals: int = 1) -> str | None:
     return f"{half_up(part / whole * 100, decimals=decimals):.{decimals}f}"
 
 
+_RUNS = re.compile(f"{CORRECT}+|.")
+
+
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """The best path through one pair: a letter of `CSDI` for each step, in time order."""
@@ -113,6 +119,19 @@ class Alignment:
                 None if step == DELETED else next(hypothesis),
             )
 
+    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """Yield those of `columns` that are errors."""
+        row = column = 0
+        for run in _RUNS.finditer(self.steps):
+            step = run[0]
+            if step[0] == CORRECT:
+                row, column = row + len(step), column + len(step)
+                continue
+            reference = None if step == INSERTED else self.reference[row]
+            hypothesis = None if step == DELETED else self.hypothesis[column]
+            row, column = row + (step != INSERTED), column + (step != DELETED)
+            yield step, reference, hypothesis
+
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
     """Return the alignment of one pair, as `align_all` makes it."""
@@ -129,33 +148,59 @@ def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alig
     output; kaldialign's `sclite_mode` has sclite's costs but another order: other counts for one
     random pair in a hundred, see tools/benchmarks/sclite_parity.py).
 
-    Pairs of like lengths are aligned together, a numpy call for each row of all their tables and
-    some for each step of all their paths (`tools/benchmarks/scoring.py`).
+    Pairs of like lengths are aligned together, in a band around the diagonal that grows until no
+    path outside of it can be as cheap (Ukkonen, "Algorithms for approximate string matching",
+    1985): a numpy call for each row of all their tables, some for each step of all their paths.
     """
-    known: dict[str, int] = {}
+    codes: dict[str, int] = defaultdict(itertools.count().__next__)  # a number for each new token
     pairs = [(tuple(reference), tuple(hypothesis)) for reference, hypothesis in pairs]
-    codes = [
-        tuple(
-            np.array([known.setdefault(token, len(known)) for token in side], np.int32)
-            for side in pair
+    tasks, tails = [], []
+    for index, pair in enumerate(pairs):
+        reference, hypothesis = (
+            np.fromiter(map(codes.__getitem__, side), np.int32, len(side)) for side in pair
         )
-        for pair in pairs
-    ]
-    # A match at the end is always on the path that is read from the end: no table needed for it.
-    tails = [_equal_at_the_end(*sides) for sides in codes]
-    heads = [
-        (reference[: len(reference) - tail], hypothesis[: len(hypothesis) - tail])
-        for (reference, hypothesis), tail in zip(codes, tails, strict=True)
-    ]
-    steps = [""] * len(pairs)
-    for batch in _batches([(len(reference), len(hypothesis)) for reference, hypothesis in heads]):
-        found = _paths(*([heads[index][side] for index in batch] for side in (0, 1)))
-        for index, path in zip(batch, found, strict=True):
-            steps[index] = path
+        # A match at the end is always on the path that is read from the end: no table needed.
+        tails.append(tail := _equal_at_the_end(reference, hypothesis))
+        tasks.append(
+            _Task(
+                index,
+                reference[: len(reference) - tail],
+                hypothesis[: len(hypothesis) - tail],
+            )
+        )
+    heads = [""] * len(pairs)
+    reach = _FIRST_REACH
+    while tasks:
+        again = []
+        for batch in _batches(tasks, reach):
+            for task, steps in zip(batch, _paths(batch, reach), strict=True):
+                if steps is None:
+                    again.append(task)
+                else:
+                    heads[task.index] = steps
+        tasks, reach = again, 2 * reach
     return [
-        Alignment(*pair, path + CORRECT * tail)
-        for pair, path, tail in zip(pairs, steps, tails, strict=True)
+        Alignment(*pair, head + CORRECT * tail)
+        for pair, head, tail in zip(pairs, heads, tails, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A pair to align, as numbers (equal tokens, equal number)."""
+
+    index: int
+    reference: np.ndarray
+    hypothesis: np.ndarray
+
+    @property
+    def surplus(self) -> int:
+        """Return how many tokens more the hypothesis has."""
+        return len(self.hypothesis) - len(self.reference)
+
+    def cells(self, reach: int) -> tuple[int, int]:
+        """Return rows and width of the band that reaches so far to both sides of the ends."""
+        return len(self.reference) + 1, 2 * reach + abs(self.surplus) + 1
 
 
 def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
@@ -166,27 +211,21 @@ def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
     return int(differs[::-1].argmax()) if differs.any() else shared
 
 
-_CELLS = 1 << 20  # of the tables of a batch: as int16 they stay in the processor's cache
+_FIRST_REACH = 8  # of the band; twice as far each time that this does not decide
+_CELLS = 1 << 22  # of the tables of a batch, two bytes each
 
 
-def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-    """Yield the indexes of pairs to align together, those with an empty side in none.
-
-    Args:
-        sizes: reference and hypothesis tokens of each pair.
-    """
-    batch: list[int] = []
-    rows = columns = 0
-    for index in sorted(range(len(sizes)), key=sizes.__getitem__):
-        row, column = sizes[index]
-        if row == column == 0:
-            continue
-        cells = (max(rows, row) + 1) * (max(columns, column) + 1)
-        if batch and cells * (len(batch) + 1) > _CELLS:
+def _batches(tasks: Sequence[_Task], reach: int) -> Iterator[list[_Task]]:
+    """Yield tasks to align together: those of like size."""
+    batch: list[_Task] = []
+    rows = width = 0
+    for task in sorted(tasks, key=lambda task: task.cells(reach)):
+        task_rows, task_width = task.cells(reach)
+        rows, width = max(rows, task_rows), max(width, task_width)
+        if batch and rows * width * (len(batch) + 1) > _CELLS:
             yield batch
-            batch, rows, columns = [], 0, 0
-        batch.append(index)
-        rows, columns = max(rows, row), max(columns, column)
+            batch, rows, width = [], task_rows, task_width
+        batch.append(task)
     if batch:
         yield batch
 
@@ -196,38 +235,71 @@ def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
 # running maximum finds them for a whole row at once.
 _MATCH_GAIN = (DELETION_COST + INSERTION_COST) // 2
 _SUBSTITUTION_GAIN = (DELETION_COST + INSERTION_COST - SUBSTITUTION_COST) // 2
+_BEFORE, _BEYOND = -1, -2  # what stands for tokens before the first and after the last
+_NO_REFERENCE = -3
 
 
-def _padded(sides: Sequence[np.ndarray], *, padding: int) -> np.ndarray:
-    """Return the codes as columns of one array, (longest, pairs)."""
-    padded = np.full((max(map(len, sides)), len(sides)), padding, np.int32)
-    for index, side in enumerate(sides):
-        padded[: len(side), index] = side
-    return padded
+def _paths(batch: Sequence[_Task], reach: int) -> list[str | None]:
+    """Return the steps of each task in time order; None where a path that leaves the band might be
+    as cheap as the best one within.
 
-
-def _paths(references: Sequence[np.ndarray], hypotheses: Sequence[np.ndarray]) -> list[str]:
-    """Return the steps of each pair of codes, in time order."""
-    reference, hypothesis = _padded(references, padding=-1), _padded(hypotheses, padding=-2)
-    best = _best(reference, hypothesis)
-    row = np.array([len(side) for side in references])
-    column = np.array([len(side) for side in hypotheses])
-    return _read_from_end(best, reference, hypothesis, row=row, column=column)
-
-
-def _best(reference: np.ndarray, hypothesis: np.ndarray) -> np.ndarray:
-    """Return the highest gain of a path from the start to each cell, (rows + 1, columns + 1, pairs).
-
-    What is beyond the end of a pair has no part in what is before it.
+    The band of a task goes along the diagonal: place j of row r is column r + j − `left`.
     """
-    rows, (columns, pairs) = len(reference), hypothesis.shape
-    is_small = _MATCH_GAIN * min(rows, columns) <= np.iinfo(np.int16).max
-    best = np.zeros((rows + 1, columns + 1, pairs), np.int16 if is_small else np.int32)
-    gains = np.array([_SUBSTITUTION_GAIN, _MATCH_GAIN], best.dtype)
-    for row in range(1, rows + 1):
-        here, above = best[row, 1:], best[row - 1]
-        np.add(above[:-1], gains[(hypothesis == reference[row - 1]).view(np.int8)], out=here)
-        np.maximum(here, above[1:], out=here)
+    rows, width = (max(size) for size in zip(*(task.cells(reach) for task in batch), strict=True))
+    rows = max(rows, 2)  # so that there is a token to look at
+    left = np.array([reach + max(0, -task.surplus) for task in batch])
+    reference = np.full((rows - 1, len(batch)), _NO_REFERENCE, np.int32)
+    hypothesis = np.full((rows - 1 + width, len(batch)), _BEYOND, np.int32)
+    for index, task in enumerate(batch):
+        reference[: len(task.reference), index] = task.reference
+        hypothesis[: left[index], index] = _BEFORE
+        last = min(left[index] + len(task.hypothesis), len(hypothesis))
+        hypothesis[left[index] : last, index] = task.hypothesis[: last - left[index]]
+    row = np.array([len(task.reference) for task in batch])
+    surplus = np.array([task.surplus for task in batch])
+    best = _best(reference, hypothesis, width)
+    gain = best[row, surplus + left, np.arange(len(batch))]
+    cost = DELETION_COST * row + INSERTION_COST * (row + surplus) - 2 * gain
+    # To come to a diagonal outside and from there to the end takes so many steps to the side.
+    aside = np.minimum(
+        2 * (left + 1) + surplus,  # the diagonal −left − 1
+        2 * (width - left) - surplus,
+    )
+    is_whole = (left >= row) & (width - left > row + surplus)
+    is_decided = is_whole | (cost < DELETION_COST * aside)
+    chosen = np.flatnonzero(is_decided)
+    paths: list[str | None] = [None] * len(batch)
+    found = _read_from_end(
+        best,
+        reference,
+        hypothesis,
+        pair=chosen,
+        row=row[chosen],
+        place=(surplus + left)[chosen],
+        left=left[chosen],
+    )
+    for index, steps in zip(chosen, found, strict=True):
+        paths[index] = steps
+    return paths
+
+
+def _best(reference: np.ndarray, hypothesis: np.ndarray, width: int) -> np.ndarray:
+    """Return the highest gain of a path from the start to each place, (rows + 1, width, pairs).
+
+    Before the first column there is no gain; what is beyond the end of a pair has no part in what
+    is before it.
+    """
+    rows, pairs = reference.shape
+    is_small = _MATCH_GAIN * (rows + 1) <= np.iinfo(np.int16).max
+    best = np.zeros((rows + 1, width, pairs), np.int16 if is_small else np.int32)
+    aside = np.where(hypothesis == _BEFORE, 0, _SUBSTITUTION_GAIN).astype(best.dtype)
+    more = best.dtype.type(_MATCH_GAIN - _SUBSTITUTION_GAIN)
+    for row in range(rows):
+        here, above = best[row + 1], best[row]
+        np.multiply(hypothesis[row : row + width] == reference[row], more, out=here)
+        here += aside[row : row + width]
+        here += above
+        np.maximum(here[:-1], above[1:], out=here[:-1])
         np.maximum.accumulate(here, axis=0, out=here)
     return best
 
@@ -237,31 +309,42 @@ def _read_from_end(
     reference: np.ndarray,
     hypothesis: np.ndarray,
     *,
+    pair: np.ndarray,
     row: np.ndarray,
-    column: np.ndarray,
+    place: np.ndarray,
+    left: np.ndarray,
 ) -> list[str]:
     """Return the steps in time order: diagonal before insertion before deletion, from the end.
 
     Args:
-        row, column: number of reference and hypothesis tokens of each pair.
+        pair: which ones of the batch to read.
+        row, place: of the end of each of them.
+        left: places of each of them to the left of the diagonal.
     """
-    pair = np.arange(len(row))
-    columns = []  # of letters, last step first; 0 where a path has come to its start
+    letters = []  # of all pairs, last step first; 0 where a path has come to its start
+    column = row + place - left
     while (row | column).any():
-        above, left = np.maximum(row - 1, 0), np.maximum(column - 1, 0)
+        above = np.maximum(row - 1, 0)
+        before = np.maximum(place - 1, 0)
+        here = best[row, place, pair]
         is_inside = (row > 0) & (column > 0)
-        is_equal = np.zeros(len(row), bool)
-        if len(reference) and len(hypothesis):
-            is_equal = reference[above, pair] == hypothesis[left, pair]
+        # An index that is off by one where it is not inside: its value is not used.
+        is_equal = is_inside & (reference[above, pair] == hypothesis[above + place, pair])
         gain = np.where(is_equal, _MATCH_GAIN, _SUBSTITUTION_GAIN)
-        here = best[row, column, pair]
-        diagonal = is_inside & (here == best[above, left, pair] + gain)
-        inserted = ~diagonal & (column > 0) & ((row == 0) | (here == best[row, left, pair]))
+        diagonal = is_inside & (here == best[above, place, pair] + gain)
+        inserted = (
+            ~diagonal
+            & (column > 0)
+            & ((row == 0) | ((place > 0) & (here == best[row, before, pair])))
+        )
         deleted = ~diagonal & ~inserted & (row > 0)
-        letters = np.where(is_equal, ord(CORRECT), ord(SUBSTITUTED)) * diagonal
-        letters += ord(INSERTED) * inserted + ord(DELETED) * deleted
-        columns.append(letters.astype(np.uint8))
+        letter = np.where(is_equal, ord(CORRECT), ord(SUBSTITUTED)) * diagonal
+        letter += ord(INSERTED) * inserted + ord(DELETED) * deleted
+        letters.append(letter.astype(np.uint8))
         row = row - (diagonal | deleted)
         column = column - (diagonal | inserted)
-    letters = np.stack(columns[::-1], axis=1)
-    return [line.tobytes().lstrip(b"\0").decode("ascii") for line in letters]
+        place = column - row + left
+    if not letters:
+        return [""] * len(pair)
+    lines = np.stack(letters[::-1], axis=1)
+    return [line.tobytes().lstrip(b"\0").decode("ascii") for line in lines]

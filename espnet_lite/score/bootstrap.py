@@ -18,6 +18,11 @@ DRAWS = 1000  # of a single rate; its bounds then move by some hundredths of the
 _DRAWN_AT_ONCE = 1 << 22  # numbers: some ten MB
 
 
+def bounds_text(low: float, high: float) -> str:
+    """Return `[4.6, 8.7]`: the bounds of an interval in percent, as all tables show them."""
+    return f"[{low:.1f}, {high:.1f}]"
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value in percent, and the bounds that hold 95 % of the draws."""
@@ -28,7 +33,7 @@ class Interval:
 
     def __str__(self) -> str:
         """Return `12.3 [11.0, 13.9]`."""
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.value:.1f} {bounds_text(self.low, self.high)}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from espnet_lite.score.alignment import CORRECT, DELETED, INSERTED
+from espnet_lite.score.alignment import DELETED, INSERTED
 from espnet_lite.score.scoring import SetScore
 
 
@@ -41,11 +41,7 @@ def count_confusions(score: SetScore) -> Confusions:
     """Return the confusions of all alignments of a set."""
     found = Confusions()
     for alignment in score.alignments.values():
-        if not alignment.counts.wrong_utterances:
-            continue
-        for step, reference, hypothesis in alignment.columns():
-            if step == CORRECT:
-                continue
+        for step, reference, hypothesis in alignment.error_columns():
             if step == DELETED:
                 found.deleted[reference] += 1
             elif step == INSERTED:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.files import read_lines
+from espnet_lite.score.bootstrap import interval_of_speakers
 
 _ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 SCORE_AGAIN = "score again: ./run.sh --stage score"
@@ -96,6 +97,17 @@ def check_needed(plain: Mapping, needed: Mapping[str, tuple[type, ...]], *, wher
 def headline_kind(row: Mapping) -> str:
     """Return what a row is chosen by: "wer", or "per" where any of its sets is scored in phones."""
     return "per" if any("per" in score for score in row["scores"].values()) else "wer"
+
+
+def interval_of(score: Mapping, kind: str) -> dict | None:
+    """Return the 95 % interval of a rate in the scores of a set of a row, None where unknown.
+
+    A row that was written before rows had intervals has the errors of the speakers still.
+    """
+    known = score[kind].get("interval")
+    if known is None and score[kind].get("speakers"):
+        return interval_of_speakers(score[kind]["speakers"])
+    return known
 
 
 def headline_unit(row: Mapping) -> str:

@@ -67,13 +67,15 @@ def write_trn(
     write_text(path, "".join(lines))
 
 
-def sclite_report(reference: Path, hypothesis: Path) -> str:
-    """Return what `sclite -s -i rm -o all dtl stdout` prints of two trn files of one folder.
+def sclite_report(
+    reference: Path, hypothesis: Path, *, reports: Sequence[str] = ("all", "dtl")
+) -> str:
+    """Return what `sclite -s -i rm -o <reports> stdout` prints of two trn files.
 
     Raises:
         InputError: sclite is not installed, or it failed.
     """
-    return _run(["-o", "all", "dtl", "stdout"], reference, hypothesis)
+    return _run(["-o", *reports, "stdout"], reference, hypothesis)
 
 
 def run_sclite(reference: Path, hypothesis: Path, *, output_dir: Path) -> None:

@@ -10,6 +10,7 @@ differs: where a token is not ASCII, columns follow what a terminal shows, sclit
 import statistics
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from espnet_lite.score.alignment import (
     CORRECT,
@@ -235,7 +236,7 @@ def _counted(title: str, counts: Mapping[str, int], *, after: str = "\n") -> str
 
 # --------------------------------------------------------------------------- alignments: .pra
 
-_MARKS = {CORRECT: "", SUBSTITUTED: "S", DELETED: "D", INSERTED: "I"}
+_MARKS = {SUBSTITUTED: "S", DELETED: "D", INSERTED: "I"}
 
 
 def _alignments(score: SetScore, title: str) -> Iterator[str]:
@@ -265,14 +266,28 @@ def alignment_block(alignment: Alignment) -> str:
         return head
     reference, hypothesis, marks = [], [], []
     for step, expected, found in alignment.columns():
-        expected = None if expected is None else escape_token(expected)
-        found = None if found is None else escape_token(found)
-        width = max(display_width(expected or ""), display_width(found or ""))
-        reference.append(_padded(expected or "*" * width, width))
-        hypothesis.append(_padded(found or "*" * width, width))
+        if step == CORRECT:
+            cell, width = _cell(expected)
+            reference.append(cell)
+            hypothesis.append(cell)
+            marks.append(" " * width)
+            continue
+        (above, above_width), (below, below_width) = _cell(expected), _cell(found)
+        width = max(above_width, below_width)
+        reference.append(above + " " * (width - above_width) if above else "*" * width)
+        hypothesis.append(below + " " * (width - below_width) if below else "*" * width)
         marks.append(_MARKS[step].ljust(width))
     lines = (("REF: ", reference), ("HYP: ", hypothesis), ("Eval:", marks))
     return head + "".join(f"{name} {' '.join(cells)} \n" for name, cells in lines)
+
+
+@lru_cache(maxsize=1 << 17)
+def _cell(token: str | None) -> tuple[str, int]:
+    """Return a token as it is shown, and its columns; nothing of none."""
+    if token is None:
+        return "", 0
+    text = escape_token(token)
+    return text, display_width(text)
 
 
 def display_width(text: str) -> int:
@@ -283,7 +298,3 @@ def display_width(text: str) -> int:
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text
     )
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - display_width(text))

@@ -7,6 +7,7 @@ percent of the reference tokens, S.Err in percent of the utterances.
 from collections.abc import Iterator, Mapping, Sequence
 
 from espnet_lite.score.alignment import Counts, percent_text
+from espnet_lite.score.bootstrap import bounds_text
 from espnet_lite.score.confusions import count_confusions
 from espnet_lite.score.error_analysis import by_length, worst_utterances
 from espnet_lite.score.sclite_report import alignment_block, display_width
@@ -34,7 +35,7 @@ def interval_text(interval: Mapping | None) -> str:
     """Return `[4.5, 8.9] by speakers` of the JSON form of an interval; `-` where there is none."""
     if interval is None:
         return "-"
-    return f"[{interval['low']:.1f}, {interval['high']:.1f}] by {interval['over']}"
+    return f"{bounds_text(interval['low'], interval['high'])} by {interval['over']}"
 
 
 def summary_table(scores: Mapping[str, SetScore]) -> str:
