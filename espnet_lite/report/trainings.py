@@ -11,7 +11,6 @@ MOST_POINTS = 300  # of a curve: more than a plot has pixels for its detail
 GROUPS = {
     "Pre-training": "accuracy_unmasked",
     "Recognizers": "loss_ctc",
-    "Language models": "perplexity",
 }
 OTHERS = "Other trainings"
 

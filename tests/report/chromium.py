@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-TIMEOUT_SECONDS = 60.0  # of one answer, on a busy machine
+TIMEOUT_SECONDS = 120.0  # of one answer, on a busy machine
 
 
 def find_chromium() -> str | None:
@@ -28,6 +28,8 @@ class Chromium:
         flags = [
             *("--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu"),
             *("--no-first-run", "--mute-audio", "--hide-scrollbars", "--disable-dev-shm-usage"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            "--disable-features=OptimizationHints,OptimizationGuideOnDeviceModel",
             *("--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}"),
         ]
         script = f'exec "$@" 3<&{to_read[0]} 4>&{to_write[1]}'

@@ -98,6 +98,11 @@ def test_utterances_are_filtered_by_kind_speaker_text_and_error(page):
     pick(page, "Speaker", "anna")
     assert page.run(CARDS) == ["anna-1", "anna-2"]
     pick(page, "Speaker", "")
+    pick(page, "Error rate", "50")
+    assert page.run(CARDS) == []
+    pick(page, "Error rate", "25")
+    assert page.run(CARDS) == ["anna-1", "anna-2", "bert-1"]  # a third each
+    pick(page, "Error rate", "")
     search = "document.querySelector('input[type=search]')"
     page.run(f"{search}.value = 'BAT'; {search}.dispatchEvent(new Event('input'))")
     assert page.run(CARDS) == ["anna-1"]
@@ -127,7 +132,7 @@ def test_a_view_stands_in_the_address(page, recipe):
     fragment = page.run("location.hash")
     page.open(recipe.page, fragment)
     assert page.run(CARDS) == ["anna-2"]
-    page.open(recipe.page, "#set=nowhere&row=no&show=constructor&order=x&beside=no")
+    page.open(recipe.page, "#set=nowhere&row=no&show=constructor&order=x&beside=no&speaker=no")
     assert len(page.run(CARDS)) == 5
 
 

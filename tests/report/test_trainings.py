@@ -48,13 +48,13 @@ def test_groups_and_what_is_left_out(tmp_path):
 
     write_log(tmp_path / "asr_a", line("loss_ctc"))
     write_log(tmp_path / "pretrain_a", line("accuracy_unmasked"))
-    write_log(tmp_path / "lm_a", line("perplexity"))
+    write_log(tmp_path / "lm_a", line("loss"))
     write_log(tmp_path / "asr_a.old-20260101-000000", line("loss_ctc"))
     write_log(tmp_path / ".hidden", line("loss_ctc"))
     write_log(tmp_path / "asr_begun", [])
     found = {training["name"]: training["group"] for training in read_trainings(tmp_path)}
     assert found == {
         "asr_a": "Recognizers",
-        "lm_a": "Language models",
+        "lm_a": "Other trainings",
         "pretrain_a": "Pre-training",
     }

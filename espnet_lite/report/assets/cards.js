@@ -9,8 +9,15 @@ function card(one, other, besideName) {
       h('span', { class: 'who' }, `speaker ${one.speaker}`),
       h('span', { class: 'sum' }, errorSum(one))),
     alignment(one),
-    besideName ? h('div', { class: 'beside' }, h('p', { class: 'name' }, besideName, h('span', { class: 'sum' }, other ? errorSum(other) : 'not decoded')),
-      other ? alignment(other) : null) : null);
+    besideName ? besideIt(one, other, besideName) : null);
+}
+
+/** Return what the other row made of the utterance: its alignment only where it differs. */
+function besideIt(one, other, name) {
+  const isSame = other !== undefined && other.hypothesis === one.hypothesis && other.reference === one.reference;
+  const sum = isSame ? 'the same' : other ? errorSum(other) : 'not decoded';
+  return h('div', { class: 'beside' }, h('p', { class: 'name' }, breakable(name), h('span', { class: 'sum' }, sum)),
+    other && !isSame ? alignment(other) : null);
 }
 
 function errorSum(one) {

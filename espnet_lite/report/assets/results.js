@@ -89,15 +89,9 @@ function rateCell(row, set, most, showUtterances) {
 
 function scoresTable(data) {
   const lines = data.rows.flatMap((row, index) => data.sets.filter((set) => row.scores[set]?.[row.kind])
-    .map((set) => ({ row: row.row, set, isMarked: index === 0, score: row.scores[set], counts: row.scores[set][row.kind].counts })));
-  const rate = (label, key, whole_ = 'tokens') => ({
-    label, value: (line) => percent(line.counts[key], line.counts[whole_]), cell: (line) => fixed(percent(line.counts[key], line.counts[whole_])),
-  });
-  const other = (kind) => ({
-    label: kind.toUpperCase(),
-    value: (line) => (line.score[kind] ? percent(line.score[kind].counts.err, line.score[kind].counts.tokens) : null),
-    cell: (line) => (line.score[kind] ? fixed(percent(line.score[kind].counts.err, line.score[kind].counts.tokens)) : null),
-  });
+    .map((set) => ({ ...row, set, isMarked: index === 0, counts: row.scores[set][row.kind].counts })));
+  const rate = (label, key, of = 'tokens') => numbers(label, (line) => percent(line.counts[key], line.counts[of]));
+  const other = (kind) => numbers(kind.toUpperCase(), (line) => rateOf(line, line.set, kind)?.value ?? null);
   return sortableTable([
     { label: 'Model and decoding', isText: true, isHead: true, value: (line) => line.row, cell: rowName },
     { label: 'Set', isText: true, value: (line) => line.set },
@@ -108,12 +102,18 @@ function scoresTable(data) {
   ], lines, { caption: 'Columns of NIST sclite, in percent; S.Err in percent of the utterances', showCaption: true });
 }
 
+/** Return a column of numbers with two decimals. */
+function numbers(label, value) {
+  return { label, value, cell: (line) => fixed(value(line)) };
+}
+
 /** Return what is recorded of a row, folded. */
 function madeOf(row) {
   const facts = (label, values) => {
     const said = Object.entries(values ?? {}).filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value) && value !== '');
     return said.length === 0 ? null : h('section', {}, h('h4', {}, label), h('dl', { class: 'facts' },
-      said.map(([key, value]) => h('div', {}, h('dt', {}, key.replaceAll('_', ' ')), h('dd', {}, String(value))))));
+      said.map(([key, value]) => h('div', { class: String(value).length > 24 ? 'long' : null },
+        h('dt', {}, key.replaceAll('_', ' ')), h('dd', {}, Number.isInteger(value) ? whole(value) : String(value))))));
   };
   return h('details', {}, h('summary', {}, row.row),
     facts('Model', row.model), facts('Training', row.record),
@@ -121,8 +121,8 @@ function madeOf(row) {
 }
 
 function costSection(data) {
-  const [kind] = [data.rows[0].kind];
-  const set = data.sets[0];
+  const { kind } = data.rows[0];
+  const [set] = data.sets;
   const lineOf = new Map(data.efficiency.map((line) => [line.model, line]));
   const isBest = (row) => row?.model.sha256 === data.rows[0].model.sha256;
   const points = (value) => data.rows.filter((row) => row.kind === kind && rateOf(row, set)).map((row) => {
@@ -185,11 +185,11 @@ function swatch() {
 // What is drawn of a training: value → its name, and what it is multiplied by.
 const CURVES = {
   loss: ['loss', 1], loss_ctc: ['CTC loss', 1], loss_attention: ['attention loss', 1], loss_masked: ['loss of masked frames', 1],
-  ctc_error: ['token error rate, greedy CTC, %', 100], perplexity: ['perplexity', 1],
+  ctc_error: ['token error rate, greedy CTC, %', 100],
   accuracy: ['accuracy, %', 100], accuracy_unmasked: ['accuracy of unmasked frames, %', 100],
   lr: ['learning rate', 1], gradient_norm: ['gradient norm', 1], audio_seconds_per_second: ['seconds of audio a second', 1],
 };
-const FIRST_CURVES = ['loss', 'ctc_error', 'accuracy', 'accuracy_unmasked', 'perplexity'];
+const FIRST_CURVES = ['loss', 'ctc_error', 'accuracy', 'accuracy_unmasked'];
 
 function trainingSection(data) {
   const groups = [...new Set(data.trainings.map((training) => training.group))];

@@ -23,11 +23,13 @@ const ORDERS = {
   short: ['shortest first', (a, b) => a.words - b.words],
 };
 
+const RATES = { '': 'any', 10: '10 % and more', 25: '25 % and more', 50: '50 % and more', 100: '100 % and more' };
+
 /** Return the section, with `has(row, set)` and `show(row, set)` for others to call. */
 function utterancesSection(data) {
   const sets = Object.keys(data.utterances);
   const rowsOf = (set) => data.rows.map((row) => row.row).filter((row) => has(data.utterances[set].rows, row));
-  const state = { set: sets[0], row: rowsOf(sets[0])[0], beside: '', show: 'all', speaker: '', query: '', order: 'given', error: '' };
+  const state = { set: sets[0], row: rowsOf(sets[0])[0], beside: '', show: 'all', speaker: '', rate: '', query: '', order: 'given', error: '' };
   readAddress(state, data, rowsOf);
 
   const controls = h('div', { class: 'filters' });
@@ -53,6 +55,7 @@ function utterancesSection(data) {
   function load() {
     utterances = utterancesFor(state.row);
     others = new Map((state.beside ? utterancesFor(state.beside) : []).map((one) => [one.index, one]));
+    if (!utterances.some((one) => one.speaker === state.speaker)) state.speaker = '';
     drawControls();
     drawSpeakers();
     refill(lengths, lengthTable(utterances));
@@ -77,7 +80,8 @@ function utterancesSection(data) {
   function select() {
     const [, test] = SHOWN[state.show] ?? COMPARED[state.show];
     const words = state.query.toLowerCase();
-    const found = utterances.filter((one) => (!state.speaker || one.speaker === state.speaker) && (!words || one.searched.includes(words)));
+    const found = utterances.filter((one) => (!state.speaker || one.speaker === state.speaker)
+      && (!state.rate || (one.errors > 0 && 100 * one.errors >= state.rate * one.words)) && (!words || one.searched.includes(words)));
     chosen = found.filter((one) => test(one, others.get(one.index))
       && (!state.error || one.errorKeys.includes(state.error)));
     const order = ORDERS[state.order][1];
@@ -113,6 +117,7 @@ function utterancesSection(data) {
       row.length > 1 ? choice('Beside it', [['', 'nothing'], ...row.filter((name) => name !== state.row).map((name) => [name, name])],
         state.beside, (beside) => change({ beside })) : null,
       choice('Speaker', [['', `all ${names.length}`], ...names.map((name) => [name, name])], state.speaker, (speaker) => change({ speaker })),
+      choice('Error rate', Object.entries(RATES).sort(([a], [b]) => a - b), state.rate, (rate) => change({ rate })),
       choice('Order', Object.entries(ORDERS).map(([key, [text]]) => [key, text]), state.order, (order) => change({ order })),
       h('fieldset', { class: 'kinds' }, h('legend', { class: 'unseen' }, 'Utterances to show'),
         Object.entries(kinds).map(([key, [text, test]]) => h('label', {},
@@ -161,7 +166,7 @@ function utterancesSection(data) {
     node,
     has: (row, set) => has(data.utterances, set) && has(data.utterances[set].rows, row),
     show: (row, set) => {
-      change({ set, row, show: 'wrong', error: '', speaker: '', query: '' });
+      change({ set, row, show: 'wrong', error: '', speaker: '', rate: '', query: '' });
       node.scrollIntoView();
       controls.querySelector('select').focus({ preventScroll: true });
     },
@@ -175,6 +180,7 @@ function readAddress(state, data, rowsOf) {
   state.row = rowsOf(state.set).includes(given.get('row')) ? given.get('row') : rowsOf(state.set)[0];
   if (rowsOf(state.set).includes(given.get('beside'))) state.beside = given.get('beside');
   if (has(SHOWN, given.get('show')) || (state.beside && has(COMPARED, given.get('show')))) state.show = given.get('show');
+  if (has(RATES, given.get('rate'))) state.rate = given.get('rate');
   if (has(ORDERS, given.get('order'))) state.order = given.get('order');
   for (const key of ['speaker', 'query', 'error']) state[key] = given.get(key) ?? '';
 }
