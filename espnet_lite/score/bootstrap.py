@@ -82,12 +82,13 @@ def drawn_sums(
 def rate_interval(
     errors: Sequence[int], tokens: Sequence[int], *, draws: int = DRAWS, seed: int = 0
 ) -> Interval | None:
-    """Return the error rate in percent and its interval; None where there are no tokens.
+    """Return the error rate in percent and its interval; None where there are no tokens, or one unit
+    alone, of which there is but one draw.
 
     Args:
         errors, tokens: of each speaker, or of each utterance, shape [n].
     """
-    if sum(tokens) == 0:
+    if len(tokens) < 2 or sum(tokens) == 0:
         return None
     drawn_errors, drawn_tokens = drawn_sums([errors, tokens], draws=draws, seed=seed)
     with_tokens = drawn_tokens > 0

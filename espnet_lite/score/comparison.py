@@ -285,19 +285,21 @@ def comparison_text(comparison: Comparison, *, draws: int) -> str:
             "have utterances"
         )
     numbers = {run.name: str(place) for place, run in enumerate(comparison.runs, start=1)}
-    for run, rate in zip(comparison.runs, comparison.rates, strict=True):
+    rates = [_text(rate) for rate in comparison.rates]
+    width = max(map(len, rates))
+    for run, rate in zip(comparison.runs, rates, strict=True):
         seeds = ""
         if run.deviation is not None:
-            rates = " ".join(f"{seed.rate:.2f}" for seed in run.seeds)
-            seeds = f"  {len(run.seeds)} seeds: {rates}, s.d. {run.deviation:.2f}"
-        lines.append(f"{numbers[run.name]:>3}  {_text(rate):<22}{run.name}{seeds}")
+            each = " ".join(f"{seed.rate:.2f}" for seed in run.seeds)
+            seeds = f"  {len(run.seeds)} seeds: {each}, s.d. {run.deviation:.2f}"
+        lines.append(f"{numbers[run.name]:>3}  {rate:<{width}}  {run.name}{seeds}")
     lines.append("differences")
-    for one in comparison.differences:
+    found = [_text(one.paired.difference) for one in comparison.differences]
+    width = max(map(len, found))
+    for one, difference in zip(comparison.differences, found, strict=True):
         pair = f"{numbers[one.first.name]} - {numbers[one.second.name]}"
-        said = (
-            f"{pair:>7}  {_text(one.paired.difference):<22}p {_p_text(one.paired.p_value, draws)}"
-        )
-        if len(comparison.differences) > 1:
+        said = f"{pair:>7}  {difference:<{width}}  p {_p_text(one.paired.p_value, draws)}"
+        if len(found) > 1:
             said += f", of all pairs {_p_text(one.adjusted, draws)}"
         if one.matched is not None:
             z = "-" if one.matched.z is None else f"{one.matched.z:.3f}"

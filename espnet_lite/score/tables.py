@@ -10,7 +10,7 @@ from espnet_lite.score.alignment import Counts, percent_text
 from espnet_lite.score.bootstrap import bounds_text
 from espnet_lite.score.confusions import count_confusions
 from espnet_lite.score.error_analysis import by_length, worst_utterances
-from espnet_lite.score.sclite_report import alignment_block, display_width
+from espnet_lite.score.sclite_report import alignment_lines, display_width, scores_line
 from espnet_lite.score.scoring import SetScore
 
 HEADINGS = ("# Snt", "# Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
@@ -80,8 +80,9 @@ def errors_text(score: SetScore, *, title: str) -> Iterator[str]:
     worst = worst_utterances(score)
     yield "\n" + _heading("Utterances, the most errors first", len(worst), _UTTERANCES)
     for utterance in worst[:_UTTERANCES]:
-        block = alignment_block(score.alignments[utterance])
-        yield f"id: ({utterance}), speaker {score.speakers[utterance]}\n{block}\n"
+        alignment = score.alignments[utterance]
+        yield f"id: ({utterance}), speaker {score.speakers[utterance]}\n"
+        yield f"{scores_line(alignment)}{alignment_lines(alignment)}\n"
 
 
 def _heading(text: str, count: int, most: int) -> str:

@@ -63,6 +63,7 @@ def test_the_interval_of_a_binomial_rate_is_the_known_one():
 
 def test_a_rate_over_nothing_has_no_interval_and_few_speakers_have_none():
     assert rate_interval([2, 0], [0, 0]) is None
+    assert rate_interval([1], [2]) is None
     nine = {f"s{i}": (i, 10) for i in range(9)}
     assert interval_of_speakers(nine) is None
     ten = interval_of_speakers({**nine, "s9": (9, 10)})
