@@ -220,7 +220,7 @@ describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
     @config "$inference_config" @option "sets=${eval_list[*]}" "runtime=$runtime" \
     @input "$packed" "${eval_list[@]/#/$dumpdir/}" \
     @output "${eval_list[@]/#/$decode_dir/}"
-describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
+describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md, $expdir/report.html" \
     @stamp "$expdir/.stamps/$row.score.json" @after decode \
     @option "dev_sets=${dev_list[*]}" \
     @input "${eval_list[@]/#/$decode_dir/}" ${lexicon:+"$lexicon"} \
@@ -328,6 +328,7 @@ stage_score() {
     done
     run write_results --row "$row" --model "$packed" --decode_dirs "${pairs[@]}" \
         --results_dir "$results_dir" --dev_sets "${dev_list[@]}"
+    run write_report --results_dir "$results_dir" --expdir "$expdir"
 }
 
 stage_profile() {
@@ -339,6 +340,7 @@ stage_profile() {
         run profile_model --model "$one" "${timing[@]}" --output "$(profile_of "$(stem "$one" "")")"
     done
     run draw_results --results_dir "$results_dir"
+    run write_report --results_dir "$results_dir" --expdir "$expdir"
 }
 
 if [[ $list == true ]]; then

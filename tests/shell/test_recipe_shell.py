@@ -152,7 +152,8 @@ def test_all_stages_run_in_order_with_their_files(finished):
         *["make_tokens", "train_asr", "pack_model"],
         *["decode_asr"] * 2,
         *["score_asr"] * 2,
-        *["write_results", "profile_model", "draw_results"],
+        *["write_results", "write_report"],
+        *["profile_model", "draw_results", "write_report"],
     ]
     lines = finished.log.read_text().splitlines()
     assert lines[5] == (
@@ -164,7 +165,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
         "[dump/dev] [--tokenizer] [dump/tokens_bpe30] [--cmvn] [dump/train/cmvn.safetensors] "
         "[--expdir] [exp/asr_bpe30]"
     )
-    assert lines[-3] == (
+    assert lines[-5] == (
         "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
         "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy_bf16/dev] "
         "[test=exp/asr_bpe30/decode_greedy_bf16/test] [--results_dir] [.] [--dev_sets] [dev]"
@@ -200,7 +201,7 @@ def test_dry_run_prints_commands_and_runs_nothing(recipe):
     assert recipe.programs() == []
     assert not (recipe.folder / "data").exists()
     commands = [line for line in out.splitlines() if line.startswith("+ ")]
-    assert len(commands) == 15
+    assert len(commands) == 17
     assert commands[0] == "+ local/data.sh --data_dir data"
 
 
@@ -264,6 +265,7 @@ def test_profile_of_the_model_and_of_further_configs(finished):
         "profile_model [--model] [conf/train_asr_wide.yaml] [--threads] [1] [2] [--runs] [2]"
         " [--output] [./results/profile/train_asr_wide.json]",
         "draw_results [--results_dir] [.]",
+        "write_report [--results_dir] [.] [--expdir] [exp]",
     ]
     assert finished.stages_run(finished.run(*options)) == []
     finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 640}}")
@@ -455,7 +457,10 @@ def test_a_given_model_needs_no_training(recipe):
     assert "[--output_dir] [exp/packed_best/decode_greedy/dev]" in lines[0]
     (written,) = [line for line in lines if line.startswith("write_results ")]
     assert written.startswith("write_results [--row] [best_greedy] [--model] [models/best.esp]")
-    assert lines[-1] == "draw_results [--results_dir] [.]"
+    assert lines[-2:] == [
+        "draw_results [--results_dir] [.]",
+        "write_report [--results_dir] [.] [--expdir] [exp]",
+    ]
     assert recipe.run("--model", "models/best.esp").count("up to date") == 5
 
 
