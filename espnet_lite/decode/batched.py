@@ -10,6 +10,7 @@ from espnet_lite.data.read_ahead import read_ahead
 from espnet_lite.data.utterance import Batch, Utterance
 from espnet_lite.decode.config import DecodeConfig
 from espnet_lite.decode.hypothesis import Hypothesis
+from espnet_lite.decode.language_model import LanguageModel
 from espnet_lite.decode.searches import Recognizer, build_search
 from espnet_lite.decode.shards import BatchResult, Decoded, Reading
 from espnet_lite.errors import InputError
@@ -40,6 +41,7 @@ def decode_batches(
     batches: Mapping[int, Sequence[Utterance]],
     config: DecodeConfig,
     decoder: TransformerDecoder | None = None,
+    lm: LanguageModel | None = None,
 ) -> Iterator[BatchResult]:
     """Yield the result of each batch (number -> utterances), in the order given.
 
@@ -49,11 +51,12 @@ def decode_batches(
 
     Args:
         decoder: the attention decoder, where the config needs one.
+        lm: the language model, where the config needs one.
 
     Raises:
         InputError: unreadable audio or log-probabilities that are not finite, with the utterance.
     """
-    search = build_search(config, model, decoder)
+    search = build_search(config, model, decoder, lm)
     read = read_ahead(
         (_read(utterances, model.sample_rate) for utterances in batches.values()),
         depth=READ_AHEAD_BATCHES,

@@ -10,6 +10,7 @@ from espnet_lite.config import check_numbers, from_plain, read_overridden
 from espnet_lite.errors import unknown_name
 
 MAX_BEAM = 1000  # a larger one is a slip: memory and time grow with it
+MAX_LM_WEIGHT = 10  # ten times what anyone reports
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class DecodeConfig:
         """Return whether the model must have an attention decoder."""
         return False
 
+    @property
+    def needs_lm(self) -> bool:
+        """Return whether a language model has a weight."""
+        return False
+
 
 @dataclass(frozen=True)
 class CtcBeamConfig(DecodeConfig):
@@ -41,12 +47,18 @@ class CtcBeamConfig(DecodeConfig):
     token_beam: int = 10  # best tokens of a frame that are looked at, the blank not counted
     token_margin: float = 12.0  # of these, the ones so near to the frame's best (nats)
     penalty: float = 0.0  # added to the score for each token (nats); below 0: fewer tokens
+    lm_weight: float = 0.0  # of the language model, an n-gram of tokens; 0: none
 
     def __post_init__(self):
         super().__post_init__()
         _check_beam(self)
         check_numbers(self, "token_beam", at_least=1)
         check_numbers(self, "token_margin", above=0)
+
+    @property
+    def needs_lm(self) -> bool:
+        """Return whether a language model has a weight."""
+        return self.lm_weight > 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class JointBeamConfig(DecodeConfig):
     nbest: int = 1  # hypotheses written of each utterance
     ctc_weight: float = 0.3  # of the CTC score; the decoder's is 1 − ctc_weight
     penalty: float = 0.0  # added to the score for each token (nats); below 0: fewer tokens
+    lm_weight: float = 0.0  # of the language model's score; 0: none
     maxlenratio: float = 0.0  # most tokens for an encoder frame; 0: ends by itself; −n: n tokens
     minlenratio: float = 0.0  # fewest tokens for an encoder frame; −n: n tokens
 
@@ -85,6 +98,11 @@ class JointBeamConfig(DecodeConfig):
         """Return whether the decoder has a weight."""
         return self.ctc_weight < 1
 
+    @property
+    def needs_lm(self) -> bool:
+        """Return whether a language model has a weight."""
+        return self.lm_weight > 0
+
 
 METHODS = {"ctc_greedy": DecodeConfig, "ctc_beam": CtcBeamConfig, "joint_beam": JointBeamConfig}
 
@@ -106,3 +124,4 @@ def _check_beam(config: CtcBeamConfig | JointBeamConfig) -> None:
     check_numbers(config, "beam_size", at_least=1, at_most=MAX_BEAM)
     check_numbers(config, "nbest", at_least=1, at_most=config.beam_size)
     check_numbers(config, "penalty", at_least=-100, at_most=100)
+    check_numbers(config, "lm_weight", at_least=0, at_most=MAX_LM_WEIGHT)

@@ -13,7 +13,7 @@ those 64 bytes read as ASCII `0`. `__metadata__["espnet_lite"]` is a JSON text a
     {format_version, architecture, policy, tokenizer, record, tensors: {name: {encoding, shape}}}
 
 `encoding` says how to get the values of a tensor from the stored bytes (`shape` is the shape of
-those values): `fp32`, `bf16` and `int64` are the plain numbers. Low-bit encodings will be new names
+those values): `fp32`, `bf16`, `int64` and `int32` are the plain numbers. Low-bit encodings will be new names
 here; a reader refuses an encoding it does not know. The same input gives the same bytes.
 """
 
@@ -31,7 +31,12 @@ _DIGEST = slice(8 + len(MAGIC), 8 + len(MAGIC) + 64)  # where the checksum's hex
 _ZEROS = b"0" * 64
 _ALIGNMENT_BYTES = 8  # of the first tensor; larger elements come first, so every tensor is aligned
 _LARGEST_JSON_BYTES = 100_000_000  # safetensors' own limit
-ENCODINGS = {"fp32": "F32", "bf16": "BF16", "int64": "I64"}  # encoding -> safetensors dtype
+ENCODINGS = {
+    "fp32": "F32",
+    "bf16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+}  # encoding -> safetensors dtype
 
 
 def read_header(path: Path | str) -> dict:
@@ -59,7 +64,7 @@ def read_checked_header(path: Path | str) -> dict:
 
 
 def read_packed(path: Path | str) -> tuple[dict, dict]:
-    """Return `(header, {name: tensor})`: the tensors as stored (fp32, bf16 or int64), on the CPU.
+    """Return `(header, {name: tensor})`: the tensors as stored (fp32, bf16, int64 or int32), on the CPU.
 
     Raises:
         InputError: what `read_header` finds, or a checksum that does not match.
@@ -90,7 +95,7 @@ def write_packed(path: Path | str, tensors: dict, header: dict) -> None:
 
 
 def packed_bytes(tensors: dict, header: dict) -> bytearray:
-    """Return the packed file of `tensors` (name -> torch tensor: fp32, bf16 or int64).
+    """Return the packed file of `tensors` (name -> torch tensor: fp32, bf16, int64, int32).
 
     `format_version` and `tensors` of the header are set here; the rest is kept as given. JSON keys
     are sorted, so the same input gives the same bytes.
@@ -100,7 +105,12 @@ def packed_bytes(tensors: dict, header: dict) -> bytearray:
     """
     import torch
 
-    encodings = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "int64"}
+    encodings = {
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.int64: "int64",
+        torch.int32: "int32",
+    }
     described = {}
     for name, tensor in tensors.items():
         if tensor.dtype not in encodings:
