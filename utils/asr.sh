@@ -40,6 +40,8 @@ option nproc 1 "processes that train one model together (torchrun); on GPUs, one
 option_list set "KEY=VALUE: a value of the asr_config, e.g. --set train.updates=1000"
 option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
+# shellcheck source=utils/lm.sh
+source "$toolkit/utils/lm.sh"
 option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
 option inference_config conf/decode_greedy.yaml "decoding" file
 option model "" "decode, score and profile this packed model; nothing is trained" file
@@ -133,6 +135,7 @@ else
     packed_after=(quantize)
 fi
 row=${model_name}_${decode_name#decode_}
+choose_lm
 if [[ -n $speed_factors ]]; then
     set_list+=("data.speed_factors=[${speed_factors// /, }]")
 fi
@@ -198,10 +201,11 @@ describe 7 quantize "pack weights, tokenizer and features into one file → $pac
     @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune \
     @config "$quantize_config" \
     @input "$asr_exp/model.safetensors" "$asr_exp/model.json" @output "$packed"
+describe_lm
 describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
-    @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" \
+    @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" "${lm_after[@]}" \
     @config "$inference_config" @option "sets=${eval_list[*]}" \
-    @input "$packed" "${eval_list[@]/#/$dumpdir/}" \
+    @input "$packed" "${eval_list[@]/#/$dumpdir/}" ${lm:+"$lm"} \
     @output "${eval_list[@]/#/$decode_dir/}"
 describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
     @stamp "$expdir/.stamps/$row.score.json" @after decode \
@@ -285,7 +289,8 @@ stage_decode() {
     local set_name
     for set_name in "${eval_list[@]}"; do
         run decode_asr --model "$packed" --data_dir "$dumpdir/$set_name" \
-            --config "$inference_config" --output_dir "$decode_dir/$set_name" --nj "$nj"
+            --config "$inference_config" --output_dir "$decode_dir/$set_name" --nj "$nj" \
+            ${lm:+--lm "$lm"}
     done
 }
 
@@ -320,7 +325,7 @@ each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
 require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
-    "${profile_config_list[@]}" ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
+    "${profile_config_list[@]}" ${lm_config:+"$lm_config"} ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
 [[ -z $pretrained || -n $pretraining || -n $model ]] || require "$pretrained"
 if [[ $dry_run == true ]]; then
     show_stages

@@ -56,16 +56,17 @@ def decode_batches(
     Raises:
         InputError: unreadable audio or log-probabilities that are not finite, with the utterance.
     """
-    search = build_search(config, model, decoder, lm)
+    search = build_search(config, decoder, lm)
     read = read_ahead(
-        (_read(utterances, model.sample_rate) for utterances in batches.values()),
+        (read_batch(utterances, model.sample_rate) for utterances in batches.values()),
         depth=READ_AHEAD_BATCHES,
     )
     for number, utterances in batches.items():
         started = time.perf_counter()
         print(f"batch {number}:", *(utterance.id for utterance in utterances), flush=True)
         batch = next(read)
-        found = search(batch.waveform, batch.waveform_lengths)
+        output = model.encode(batch.waveform, batch.waveform_lengths)
+        found = search(output.encoded, model.ctc_log_probs(output.encoded), output.lengths)
         decoded = [
             Decoded(
                 name, [_reading(hypothesis, model.tokenizer) for hypothesis in _finite(name, nbest)]
@@ -103,7 +104,7 @@ def _reading(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Reading:
     )
 
 
-def _read(utterances: Sequence[Utterance], sample_rate: int) -> Batch:
+def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> Batch:
     """Return the audio of one batch of the plan, through the loader that training uses."""
     loader = Loader(
         utterances,

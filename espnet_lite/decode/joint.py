@@ -22,7 +22,7 @@ class JointSearch:
     def __init__(
         self,
         config: JointBeamConfig,
-        decoder: TransformerDecoder | None,
+        decoder: TransformerDecoder | None = None,
         lm: LanguageModel | None = None,
     ):
         """`decoder` and `lm` may be None where the config gives them no weight."""

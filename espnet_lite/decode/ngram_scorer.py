@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espnet_lite.decode.scorers import take
 from espnet_lite.errors import InputError
+from espnet_lite.kernels.ctc_prefix_beam import NgramTree
 from espnet_lite.lm.ngram import BEGIN, END, SPECIAL_WORDS, UNKNOWN, NgramModel
 from espnet_lite.text.special_tokens import BLANK, SOS_EOS
 from espnet_lite.text.special_tokens import UNKNOWN as UNKNOWN_TOKEN
@@ -41,6 +42,9 @@ class TokenNgram:
                 fix="make one of this recognizer's tokens: train_lm --tokenizer_of MODEL",
             )
         self.start = model.start
+        nodes = (model.first_child, model.word, model.log_prob, model.backoff, model.suffix)
+        arrays = [torch.from_numpy(array) for array in (self.words, *nodes, model.state)]
+        self.tree = NgramTree(*arrays, start=model.start)
         # A multiple of two rows: half of them makes place for the newest.
         self._most_rows = max(_FIRST_ROWS, CACHE_BYTES // (8 * len(tokens)))
         self._forget()

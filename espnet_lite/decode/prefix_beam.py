@@ -10,8 +10,9 @@ frame in which the blank alone is left needs no search: its blank is multiplied 
 A language model counts when a prefix grows, and once more for the end of the sentence after the last
 frame (Hannun et al. 2014, eq. 3).
 
-A frame is some forty operations over utterances, prefixes and tokens at once, so that a batch takes
-little longer than one utterance. Prefixes are told apart by a 64-bit hash.
+On a CPU the search is a C++ kernel (kernels/ctc_prefix_beam.py). Without one, and as what the kernel is
+tested against, a frame is some forty operations over utterances, prefixes and tokens at once, so that a
+batch takes little longer than one utterance. Prefixes are told apart by a 64-bit hash.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from espnet_lite.decode.history import STAYS, trace_back, traceable
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
 from espnet_lite.decode.ngram_scorer import TokenNgram
 from espnet_lite.decode.scorers import take
+from espnet_lite.kernels.ctc_prefix_beam import ARGUMENTS, FoundPrefixes, search
+from espnet_lite.kernels.library import kernel
 from espnet_lite.nn.masks import valid_mask
 
 HASH_FACTOR = 6364136223846793005  # of Knuth's MMIX generator; products are modulo 2^64
@@ -50,13 +53,65 @@ def ctc_prefix_beam(
     and of the end after them. No frames give the empty hypothesis.
     """
     frames = prune_frames(log_probs, lengths, token_beam=token_beam, token_margin=token_margin)
-    beams = PrefixBeams(len(log_probs), beam, penalty, ngram=ngram, lm_weight=lm_weight)
+    function = kernel("ctc_prefix_beam", ARGUMENTS)
+    if function is not None:
+        found = search(
+            function,
+            blank=frames.blank,
+            tokens=frames.tokens,
+            values=frames.values,
+            gap=frames.gap,
+            has_gap=frames.has_gap,
+            trailing=frames.trailing,
+            beam=beam,
+            nbest=min(nbest, beam),
+            vocab=log_probs.size(2),
+            penalty=penalty,
+            lm_weight=lm_weight,
+            ngram=None if ngram is None else ngram.tree,
+        )
+        return _hypotheses(found, with_bonus=penalty != 0, with_lm=ngram is not None)
+    return search_in_torch(
+        frames, beam=beam, penalty=penalty, nbest=nbest, ngram=ngram, lm_weight=lm_weight
+    )
+
+
+def search_in_torch(
+    frames: "PrunedFrames",
+    *,
+    beam: int,
+    penalty: float,
+    nbest: int,
+    ngram: TokenNgram | None = None,
+    lm_weight: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """Return what the kernel finds, in plain torch."""
+    beams = PrefixBeams(len(frames.trailing), beam, penalty, ngram=ngram, lm_weight=lm_weight)
     gaps = frames.has_gap.any(dim=0).tolist()
     for number, any_gap in enumerate(gaps):
         if any_gap:
             beams.add_blanks(frames.gap[:, number], frames.has_gap[:, number])
         beams.add_frame(frames.blank[:, number], frames.tokens[:, number], frames.values[:, number])
     return beams.best(nbest, frames.trailing)
+
+
+def _hypotheses(found: FoundPrefixes, *, with_bonus: bool, with_lm: bool) -> list[list[Hypothesis]]:
+    """Return the kernel's results as every search does."""
+    rows = (found.lengths.tolist(), found.scores.tolist(), found.ctc.tolist(), found.lm.tolist())
+    result = []
+    for tokens, *columns in zip(found.tokens, *rows, strict=True):
+        hypotheses = []
+        for place, (length, score, ctc, lm) in enumerate(zip(*columns, strict=True)):
+            if length < 0:
+                break
+            parts = {"ctc": ctc}
+            if with_lm:
+                parts["lm"] = lm
+            if with_bonus:
+                parts[LENGTH_BONUS] = float(length)
+            hypotheses.append(Hypothesis(tokens[place, :length].tolist(), score, parts))
+        result.append(hypotheses)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +238,7 @@ class PrefixBeams:
         added = tokens.gather(1, (index - beam).clamp_min(0) % tokens.size(1))
         self.in_token = torch.cat([stay_token, grown.flatten(1)], dim=1).gather(1, index)
         self.in_blank = take(stay_blank, parents).masked_fill(~stays, -torch.inf)
-        self.bonus = take(self.bonus, parents) + torch.where(stays, 0.0, self.penalty)
+        self.bonus = take(self.bonus, parents) + self.penalty * (~stays).double()
         if gained is not None:
             gain = gained.flatten(1).gather(1, (index - beam).clamp_min(0)).masked_fill(stays, 0.0)
             self.lm = take(self.lm, parents) + gain

@@ -1,4 +1,4 @@
-"""Every way to decode, chosen by name: a batch of waveforms → n-best of each utterance."""
+"""Every way to decode, chosen by name: encoded utterances → n-best of each."""
 
 from typing import Protocol, runtime_checkable
 
@@ -19,11 +19,23 @@ from espnet_lite.nn.decoder import TransformerDecoder
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """What a search asks of a model."""
+    """What decoding asks of a model before the search."""
 
     def encode(self, waveform: Tensor, waveform_lengths: Tensor) -> EncoderOutput: ...
 
     def ctc_log_probs(self, encoded: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Search(Protocol):
+    """Returns the hypotheses of each utterance, best first."""
+
+    def __call__(
+        self,
+        encoded: Float[Tensor, "batch time dim"],
+        log_probs: Float[Tensor, "batch time vocab"],
+        lengths: Int[Tensor, "batch"],
+    ) -> list[list[Hypothesis]]: ...
 
 
 class CtcGreedy:
@@ -32,28 +44,27 @@ class CtcGreedy:
     def __init__(
         self,
         config: DecodeConfig,
-        model: Recognizer,
         decoder: TransformerDecoder | None = None,
         lm: LanguageModel | None = None,
     ):
-        self.model = model
+        """Nothing of these is needed."""
 
     def __call__(
-        self, waveform: Float[Tensor, "batch samples"], lengths: Int[Tensor, "batch"]
+        self,
+        encoded: Float[Tensor, "batch time dim"],
+        log_probs: Float[Tensor, "batch time vocab"],
+        lengths: Int[Tensor, "batch"],
     ) -> list[list[Hypothesis]]:
         """Return one hypothesis of each utterance."""
-        output = self.model.encode(waveform, lengths)
-        log_probs = self.model.ctc_log_probs(output.encoded)
-        return [[best] for best in ctc_greedy_hypotheses(log_probs, output.lengths)]
+        return [[best] for best in ctc_greedy_hypotheses(log_probs, lengths)]
 
 
 class CtcBeam:
-    """The most probable readings by CTC."""
+    """The most probable readings by CTC and an n-gram."""
 
     def __init__(
         self,
         config: CtcBeamConfig,
-        model: Recognizer,
         decoder: TransformerDecoder | None = None,
         lm: LanguageModel | None = None,
     ):
@@ -63,7 +74,6 @@ class CtcBeam:
             InputError: a language model that is no n-gram.
         """
         self.config = config
-        self.model = model
         self.ngram = None
         if config.needs_lm:
             if not isinstance(lm, TokenNgram):
@@ -74,13 +84,15 @@ class CtcBeam:
             self.ngram = lm
 
     def __call__(
-        self, waveform: Float[Tensor, "batch samples"], lengths: Int[Tensor, "batch"]
+        self,
+        encoded: Float[Tensor, "batch time dim"],
+        log_probs: Float[Tensor, "batch time vocab"],
+        lengths: Int[Tensor, "batch"],
     ) -> list[list[Hypothesis]]:
         """Return up to `nbest` hypotheses of each utterance."""
-        output = self.model.encode(waveform, lengths)
         return ctc_prefix_beam(
-            self.model.ctc_log_probs(output.encoded),
-            output.lengths,
+            log_probs,
+            lengths,
             beam=self.config.beam_size,
             token_beam=self.config.token_beam,
             token_margin=self.config.token_margin,
@@ -91,37 +103,13 @@ class CtcBeam:
         )
 
 
-class JointBeam:
-    """CTC prefix scores, attention decoder and language model."""
-
-    def __init__(
-        self,
-        config: JointBeamConfig,
-        model: Recognizer,
-        decoder: TransformerDecoder | None = None,
-        lm: LanguageModel | None = None,
-    ):
-        self.model = model
-        self.search = JointSearch(config, decoder, lm)
-
-    def __call__(
-        self, waveform: Float[Tensor, "batch samples"], lengths: Int[Tensor, "batch"]
-    ) -> list[list[Hypothesis]]:
-        """Return up to `nbest` hypotheses of each utterance."""
-        output = self.model.encode(waveform, lengths)
-        log_probs = self.model.ctc_log_probs(output.encoded)
-        return self.search(output.encoded, log_probs, output.lengths)
-
-
-Search = CtcGreedy | CtcBeam | JointBeam
-SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "joint_beam": JointBeam}
+SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "joint_beam": JointSearch}
 
 
 def build_search(
-    config: DecodeConfig,
-    model: Recognizer,
+    config: DecodeConfig | CtcBeamConfig | JointBeamConfig,
     decoder: TransformerDecoder | None = None,
     lm: LanguageModel | None = None,
 ) -> Search:
     """Return the search of a config; `decoder` and `lm` only where the config needs them."""
-    return SEARCHES[config.method](config, model, decoder, lm)
+    return SEARCHES[config.method](config, decoder, lm)

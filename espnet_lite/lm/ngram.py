@@ -40,7 +40,10 @@ class NgramModel:
         words: the vocabulary, SPECIAL_WORDS first.
         order: words of the longest n-gram.
         level_starts: first node of the unigrams, bigrams, …, and the number of nodes.
-        parent, word, log_prob, backoff, suffix: of each node; int32 and float32.
+        parent, word, log_prob, backoff, suffix, state: of each node; int32 and float32. `state` is its
+            longest suffix, itself counted, that can matter to what follows.
+        first_child: of each node, and one behind the last; the children of n are those from
+            first_child[n] to first_child[n + 1].
     """
 
     def __init__(
@@ -58,9 +61,12 @@ class NgramModel:
         self.order = len(level_starts) - 1
         self.parent, self.word = parent, word
         self.log_prob, self.backoff = log_prob, backoff
+        self.first_child = (
+            np.searchsorted(parent[1:], np.arange(len(parent) + 1)).astype(np.int32) + 1
+        )
         self._keys = parent.astype(np.int64) * len(words) + word
         self.suffix = self._suffixes()
-        self._state = self._states()
+        self.state = self._states()
 
     @classmethod
     def from_levels(cls, words: Sequence[str], levels: Sequence[Level]) -> "NgramModel":
@@ -69,7 +75,7 @@ class NgramModel:
         starts = np.cumsum([1, *sizes])
         below = [0, *starts]  # first node of the order below; that of the unigrams is the root
         root = [np.zeros(1)]
-        parents = [level.parent + first for level, first in zip(levels, below[: len(levels)])]
+        parents = [level.parent + first for level, first in zip(levels, below[:-1], strict=True)]
         return cls(
             words,
             level_starts=starts,
@@ -91,7 +97,7 @@ class NgramModel:
     @property
     def start(self) -> int:
         """Return the state at the beginning of a sentence."""
-        return int(self._state[1 + self.ids[BEGIN]])
+        return int(self.state[1 + self.ids[BEGIN]])
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(word | state), float32, and the states after the words; shapes broadcast."""
@@ -111,7 +117,7 @@ class NgramModel:
             searching, node, words = searching[missing], node[missing], words[missing]
             total[searching] += self.backoff[node]
             node = self.suffix[node].astype(np.int64)
-        return total.reshape(shape), self._state[after].reshape(shape)
+        return total.reshape(shape), self.state[after].reshape(shape)
 
     def counts(self) -> list[int]:
         """Return the number of n-grams of each order."""

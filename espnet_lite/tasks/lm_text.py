@@ -7,7 +7,6 @@ from pathlib import Path
 from espnet_lite.errors import InputError
 from espnet_lite.lm.text import Line, Separated, read_text, without_held_out
 
-
 # A sentence that shares so many words in a row with a dev or test set is left out of the text. By chance
 # two books share six now and then, eight hardly ever.
 RUN_WORDS = 8
@@ -19,6 +18,7 @@ class LmText:
 
     separated: Separated
     dev_sets: dict[str, list[Line]]
+    files: list[str]  # names of the files of text
 
     @property
     def lines(self) -> list[Line]:
@@ -28,6 +28,7 @@ class LmText:
     def record(self) -> dict[str, object]:
         """Return what a record says of it."""
         return {
+            "files": self.files,
             "sentences": len(self.lines),
             "words": sum(len(line.text.split()) for line in self.lines),
             "left_out_sentences": self.separated.left_out,  # they share RUN_WORDS with dev or test
@@ -70,7 +71,8 @@ def read_lm_text(
         held_out += dev_lines
     where = ", ".join(str(path) for path in (*text, *plain_text))
     separated = without_held_out(lines, held_out, run_words=RUN_WORDS, where=where)
-    return LmText(separated, dev_sets)
+    files = [_name(path) for path in (*text, *plain_text)]
+    return LmText(separated, dev_sets, files)
 
 
 def _name(path: Path) -> str:
