@@ -54,11 +54,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     args.add_argument("--expdir", required=True, type=Path, help="folder to write")
     args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args.add_argument(
+        "--fresh", action="store_true", help="move an experiment aside, start anew (Transformer)"
+    )
+    args.add_argument("--device", default="auto", help="auto, cpu or cuda (Transformer)")
     options = args.parse_args(argv)
 
     from espnet_lite.tasks.lm import load_lm_config
     from espnet_lite.tasks.lm_text import read_lm_text
-    from espnet_lite.tasks.ngram import train_ngram
+    from espnet_lite.tasks.ngram import NgramConfig, train_ngram
+    from espnet_lite.tasks.transformer_lm import train_transformer_lm
 
     config = load_lm_config(options.config, options.overrides)
     tokenizer = None if options.tokenizer is None else _load_tokenizer(options.tokenizer)
@@ -69,6 +74,17 @@ def main(argv: list[str] | None = None) -> int:
         held_out_text=options.held_out_text,
     )
     command = command_line("train_lm", argv)
+    if not isinstance(config, NgramConfig):
+        return train_transformer_lm(
+            config,
+            config_file=options.config,
+            text=text,
+            tokenizer=tokenizer,
+            expdir=options.expdir,
+            fresh=options.fresh,
+            device_name=options.device,
+            command=command,
+        )
     return train_ngram(
         config,
         config_file=options.config,

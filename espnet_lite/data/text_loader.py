@@ -98,7 +98,6 @@ class TextLoader:
             "tokens_seen": int(seen),
             "train_sentences": len(self.lengths),
             "train_tokens": int(self.lengths.sum()),
-            "batch_tokens": self.batch_tokens,
         }
 
     def _plan(self, epoch: int) -> BatchPlan:

@@ -73,9 +73,10 @@ class NgramModel:
         """Return the model of the n-grams of each order, unigrams of all words first."""
         sizes = [len(level.word) for level in levels]
         starts = np.cumsum([1, *sizes])
-        below = [0, *starts]  # first node of the order below; that of the unigrams is the root
+        # First node of the order below; that of the unigrams is the root.
+        below = [0, *starts[: len(levels) - 1]]
         root = [np.zeros(1)]
-        parents = [level.parent + first for level, first in zip(levels, below[:-1], strict=True)]
+        parents = [level.parent + first for level, first in zip(levels, below, strict=True)]
         return cls(
             words,
             level_starts=starts,

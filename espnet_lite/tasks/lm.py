@@ -5,9 +5,10 @@ from pathlib import Path
 from espnet_lite.config import from_plain, read_overridden
 from espnet_lite.errors import unknown_name
 from espnet_lite.tasks.ngram import NgramConfig
+from espnet_lite.tasks.transformer_lm import TrainTransformerLmConfig
 
-KINDS = {"ngram": NgramConfig}
-LmConfig = NgramConfig
+KINDS = {"ngram": NgramConfig, "transformer": TrainTransformerLmConfig}
+LmConfig = NgramConfig | TrainTransformerLmConfig
 
 
 def load_lm_config(path: Path | str, overrides: list[str] | None = None) -> LmConfig:

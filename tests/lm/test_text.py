@@ -46,7 +46,9 @@ def test_sentences_that_share_a_run_of_words_are_left_out():
 
 
 def test_a_held_out_utterance_in_the_text_is_refused():
-    with pytest.raises(InputError, match=r"lm\.txt: utterance 't1' of a held-out set is in the text"):
+    with pytest.raises(
+        InputError, match=r"lm\.txt: utterance 't1' of a held-out set is in the text"
+    ):
         without_held_out([Line("t1", "A")], [Line("t1", "A")], run_words=8, where="lm.txt")
     with pytest.raises(InputError, match="every sentence stands in a held-out set too"):
         without_held_out([Line("a", "A B")], [Line("t1", "A B")], run_words=2, where="lm.txt")
