@@ -70,7 +70,7 @@ def _plan(options):
         )
     if config.needs_lm and options.lm is None:
         raise InputError(
-            f"lm_weight {config.lm_weight} without a language model",
+            f"method {config.method} with lm_weight {config.lm_weight} needs a language model",
             where=options.config,
             fix="name one: decode_asr --lm FILE, run.sh --lm_config conf/lm_ngram.yaml",
         )
@@ -199,8 +199,7 @@ def _decode_share(options) -> int:
         return 0
     model = PackedModel.load(options.model)
     decoder = load_decoder(options.model, dim=model.encoder.dim) if config.needs_decoder else None
-    tokens = model.tokenizer.tokens
-    lm = load_language_model(options.lm, tokens) if config.needs_lm else None
+    lm = load_language_model(options.lm, model.tokenizer, config) if config.needs_lm else None
     path = shards.results_path(folder, options.key, job=options.job)
     for result in decode_batches(model, share, config, decoder, lm):
         if os.getppid() != parent:

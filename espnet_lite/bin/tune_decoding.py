@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         spread(read_data_dir(options.data_dir), options.utterances),
         batch_seconds=config.batch_seconds,
         decoder=load_decoder(options.model, dim=model.encoder.dim) if needs_decoder else None,
-        lm=load_language_model(options.lm, model.tokenizer.tokens) if needs_lm else None,
+        lm=load_language_model(options.lm, model.tokenizer, config) if needs_lm else None,
     )
     print(f"{len(tuner.texts)} utterances encoded in {time.perf_counter() - started:.1f} s")
     tried = []

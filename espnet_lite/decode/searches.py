@@ -5,11 +5,12 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from espnet_lite.decode.config import CtcBeamConfig, DecodeConfig, JointBeamConfig
+from espnet_lite.decode.config import CtcBeamConfig, DecodeConfig
 from espnet_lite.decode.greedy import ctc_greedy_hypotheses
 from espnet_lite.decode.hypothesis import Hypothesis
 from espnet_lite.decode.joint import JointSearch
 from espnet_lite.decode.language_model import LanguageModel
+from espnet_lite.decode.lexicon_beam import LexiconBeam
 from espnet_lite.decode.ngram_scorer import TokenNgram
 from espnet_lite.decode.prefix_beam import ctc_prefix_beam
 from espnet_lite.encoders.output import EncoderOutput
@@ -103,11 +104,16 @@ class CtcBeam:
         )
 
 
-SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "joint_beam": JointSearch}
+SEARCHES = {
+    "ctc_greedy": CtcGreedy,
+    "ctc_beam": CtcBeam,
+    "joint_beam": JointSearch,
+    "lexicon_beam": LexiconBeam,
+}
 
 
 def build_search(
-    config: DecodeConfig | CtcBeamConfig | JointBeamConfig,
+    config: DecodeConfig,
     decoder: TransformerDecoder | None = None,
     lm: LanguageModel | None = None,
 ) -> Search:
