@@ -1,5 +1,5 @@
-# shellcheck shell=bash disable=SC2154
-# (SC2154: options are assigned by the function `option`.)
+# shellcheck shell=bash disable=SC2034,SC2154
+# (SC2154: options are assigned by the function `option`; SC2034: asr.sh reads what is set here.)
 # Stage 8 of a recipe, the language model. Sourced by asr.sh.
 
 option lm_config "" "language model: an n-gram or a Transformer (none: no stage 8)" file
