@@ -39,13 +39,12 @@ class TokenNgram:
                 f"{len(unknown)} of the language model's {len(model.words) - len(SPECIAL_WORDS)} words,"
                 f" '{some}' first, are not among the recognizer's {len(tokens)} tokens",
                 where=where,
-                fix="make one of this recognizer's tokens: train_lm --tokenizer_of MODEL",
+                fix="make one of this recognizer's tokens: train_lm --tokenizer MODEL",
             )
         self.start = model.start
         nodes = (model.first_child, model.word, model.log_prob, model.backoff, model.suffix)
         arrays = [torch.from_numpy(array) for array in (self.words, *nodes, model.state)]
         self.tree = NgramTree(*arrays, start=model.start)
-        # A multiple of two rows: half of them makes place for the newest.
         self._most_rows = max(_FIRST_ROWS, CACHE_BYTES // (8 * len(tokens)))
         self._forget()
 
