@@ -196,6 +196,12 @@ def _convert(field, hint, value, key: str, faults: _Faults) -> object:
     for option in typing.get_args(hint) if _is_union(hint) else (hint,):
         if dataclasses.is_dataclass(option) and (option is hint or value is not None):
             return _build(option, value, key, faults)
+    item = (typing.get_args(hint) or (None,))[0]
+    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item):
+        if not isinstance(value, list):
+            faults.append(f"{key}: expected a list, found {_shown(value)}")
+            return None
+        return tuple(_build(item, part, f"{key}[{i}]", faults) for i, part in enumerate(value))
     value = _plain_to_type(hint, value)
     import typeguard
 

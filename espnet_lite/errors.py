@@ -4,6 +4,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+REQUEUE = 75  # exit code of a run that saved its state and wants to be started again (EX_TEMPFAIL)
+
 
 class InputError(Exception):
     """A fault in what the user gave: one line with place, value, expectation and the mending command.

@@ -27,7 +27,11 @@ _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 @dataclass(frozen=True, slots=True)
 class LockOwner:
-    """Who holds a lock. `start` and `boot` tell a reused pid and a restarted machine apart."""
+    """Who holds a lock. `start` and `boot` tell a reused pid and a restarted machine apart.
+
+    `job` is the task of an array of espnet_lite.jobs. Its launcher starts it again only after its end,
+    perhaps on another host: to itself, a job's lock of before is a dead one's.
+    """
 
     host: str
     boot: str  # kernel's boot id, "" where the system has none
@@ -35,12 +39,13 @@ class LockOwner:
     pid: int
     start: str  # start time of the process in clock ticks since boot
     since: str  # local time, for people
+    job: str = ""
 
     def is_dead(self) -> bool | None:
         """Return True or False where it can be known, None for a process of another host."""
         here = _describe(self.pid)
         if self.host != here.host:
-            return None
+            return True if self.job and self.job == here.job else None
         if self.boot != here.boot:
             return True
         if self.namespace != here.namespace:
@@ -84,6 +89,7 @@ def _describe(pid: int) -> LockOwner:
         pid=pid,
         start=fields[19] if len(fields) > 19 else "",  # field 22 of the whole line
         since=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        job=os.environ.get("ESPNET_LITE_JOB", ""),
     )
 
 

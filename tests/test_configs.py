@@ -10,7 +10,7 @@ from espnet_lite.decode.config import load_decode_config
 from espnet_lite.models.asr import AsrModel
 from espnet_lite.models.hubert import HubertModel
 from espnet_lite.models.pretrained import load_pretrained_weights
-from espnet_lite.runtime.pack import PackPolicy
+from espnet_lite.quantize.config import QuantizeConfig
 from espnet_lite.tasks.asr import TrainAsrConfig
 from espnet_lite.tasks.hubert import PretrainConfig
 from espnet_lite.tasks.lm import load_lm_config
@@ -19,7 +19,7 @@ EGS = Path(__file__).parents[1] / "egs"
 SCHEMAS = {
     "pretrain": PretrainConfig,
     "train_asr": TrainAsrConfig,
-    "quantize": PackPolicy,
+    "quantize": QuantizeConfig,
     "decode": None,  # the method in the file names it
     "lm": None,  # its kind does
 }

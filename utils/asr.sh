@@ -42,7 +42,9 @@ option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
 # shellcheck source=utils/lm.sh
 source "$toolkit/utils/lm.sh"
-option quantize_config conf/quantize_bf16.yaml "bits of the packed model" file
+option quantize_config conf/quantize_bf16.yaml "bits of the packed model, and its training in few bits" file
+option_list quantize_set "KEY=VALUE: a value of the quantize_config's training, e.g. training.train.updates=500"
+option quantize_tag "" "further name of the quantized model, for another variant"
 option inference_config conf/decode_greedy.yaml "decoding" file
 option model "" "decode, score and profile this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
@@ -53,6 +55,7 @@ option profile_runs 5 "timed runs of each clip in stage profile; their median co
 find_python
 parse_options "$@"
 cd "$recipe_dir"
+nproc=${ngpu:-$nproc}
 if [[ -n $corpus ]]; then
     require "$corpus"
     corpus=$(realpath "$corpus")
@@ -128,11 +131,24 @@ if [[ -n $model ]]; then
     packed_after=()
     skipped=(tokens finetune quantize)
 else
-    quantize_name=$(stem "$quantize_config" quantize)
+    quantize_name=$(stem "$quantize_config" quantize)${quantize_tag:+_$quantize_tag}
     model_name=${asr_name}_$quantize_name
     packed=$asr_exp/model_$quantize_name.esp
     decode_dir=$asr_exp/${decode_name}_$quantize_name
     packed_after=(quantize)
+fi
+# A policy with `training` is trained from the recognizer, in an experiment of its own; then that is packed.
+# One with `rules` alone is put in when packing: scales from training utterances, quality on dev.
+quantize_exp=""
+quantize_inputs=()
+pack_speech=()
+if [[ -z $model ]] && grep -qs '^rules:' "$quantize_config"; then
+    quantize_inputs=("${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}")
+    if grep -qs '^training:' "$quantize_config"; then
+        quantize_exp=$expdir/quantized_$model_name
+    else
+        pack_speech=(--train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}")
+    fi
 fi
 row=${model_name}_${decode_name#decode_}
 choose_lm
@@ -197,10 +213,10 @@ describe 6 finetune "train the recognizer → $asr_exp" \
     @input "${train_list[@]/#/$dumpdir/}" "${dev_list[@]/#/$dumpdir/}" "$tokens" \
     "${pretrained_inputs[@]}" @after ${pretraining:+"$pretraining"} \
     @output "$asr_exp/model.safetensors" "$asr_exp/model.json"
-describe 7 quantize "pack weights, tokenizer and features into one file → $packed" \
-    @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune \
-    @config "$quantize_config" \
-    @input "$asr_exp/model.safetensors" "$asr_exp/model.json" @output "$packed"
+describe 7 quantize "${quantize_exp:+train in few bits → $quantize_exp; }pack weights, tokenizer and features into one file → $packed" \
+    @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune @always "${quantize_exp:+$fresh}" \
+    @config "$quantize_config" @option "${quantize_set_list[@]/#/set }" \
+    @input "$asr_exp/model.safetensors" "$asr_exp/model.json" "${quantize_inputs[@]}" @output "$packed"
 describe_lm
 describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
     @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" "${lm_after[@]}" \
@@ -282,7 +298,18 @@ stage_finetune() {
 }
 
 stage_quantize() {
-    run pack_model --expdir "$asr_exp" --config "$quantize_config" --output "$packed"
+    local override arguments=()
+    if [[ -n $quantize_exp ]]; then
+        for override in "${quantize_set_list[@]}"; do
+            arguments+=(--set "$override")
+        done
+        [[ $fresh == false ]] || arguments+=(--fresh)
+        run quantize_asr --config "$quantize_config" --teacher "$asr_exp" \
+            --train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}" \
+            --expdir "$quantize_exp" "${arguments[@]}"
+    fi
+    run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" \
+        "${pack_speech[@]}" --output "$packed"
 }
 
 stage_decode() {

@@ -18,7 +18,7 @@ export LC_ALL=C
 toolkit=$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")
 caller_dir=$PWD
 option_names=()        # in the order of their declaration
-declare -A option_kind # value, count, number, file, folder, flag, list
+declare -A option_kind # value, count, whole, number, file, folder, flag, list
 declare -A option_help
 plan=()        # words of all describe calls, for espnet_lite.bin.stage_stamp
 stage_names=() # in the order in which they run
@@ -35,7 +35,7 @@ die() {
 }
 
 # option NAME DEFAULT HELP [KIND]: `--NAME VALUE` sets the variable NAME. KIND: value, count (a whole
-# number from 1), number, file (read), folder (written). Paths given by the user are relative to
+# number from 1), whole (from 0), number, file (read), folder (written). Paths given by the user are relative to
 # where the user stands; a file that is not there is looked for in the recipe's folder.
 option() {
     option_names+=("$1")
@@ -75,6 +75,7 @@ set_option() {
     fi
     case ${option_kind[$name]} in
         count) [[ $value =~ ^[1-9][0-9]*$ ]] || die "--$name $value: expected a whole number from 1" ;;
+        whole) [[ $value =~ ^[0-9]+$ ]] || die "--$name $value: expected a whole number" ;;
         number) [[ $value =~ ^[0-9]*\.?[0-9]+$ ]] || die "--$name $value: expected a number" ;;
         flag) [[ $value == true || $value == false ]] || die "--$name $value: expected true or false" ;;
         file | folder)
@@ -228,11 +229,6 @@ need_python() {
     [[ $there == True ]] || die "$python has no torch; run: $toolkit/tools/setup.sh"
 }
 
-# run PROGRAM ARGUMENT...: run python -m espnet_lite.bin.PROGRAM, or print that with --dry_run.
-run() {
-    execute "$python" -m "espnet_lite.bin.$1" "${@:2}"
-}
-
 # execute COMMAND ARGUMENT...: print the command and run it, or only print it with --dry_run.
 # It runs in a process group of its own, to which TERM, INT and USR1 are passed on: a training that
 # is asked to stop by `kill PID_OF_RUN_SH` saves its state first.
@@ -327,3 +323,5 @@ option stop_stage "" "last stage to run, by number or name (default: the last)"
 option skip_stages "" "stages to leave out, e.g. \"data,dump\""
 option_flag list "list the stages and exit"
 option_flag dry_run "print the commands that would run and exit"
+# shellcheck source=utils/cluster.sh
+source "$toolkit/utils/cluster.sh"

@@ -72,6 +72,44 @@ def add_training_options(args: argparse.ArgumentParser) -> None:
     args.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
+def add_job_options(args: argparse.ArgumentParser) -> None:
+    """Declare the options of programs that run jobs; espnet_lite.jobs.launcher takes them."""
+    args.add_argument("--cmd_backend", default="local", help="local, slurm, sge, pbs or ssh")
+    args.add_argument(
+        "--cluster_config",
+        type=Path,
+        help="YAML of commands and flags, in place of utils/cluster/BACKEND.yaml",
+    )
+    args.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="resources",
+        help="of each task, by a name in that YAML: cpu=4, mem=8G, gpu=1, time=12:00:00, ...",
+    )
+    args.add_argument(
+        "--max_jobs_run", type=int, default=0, help="tasks that run at once; 0: no limit"
+    )
+    args.add_argument(
+        "--retries", type=int, default=0, help="how often a task that failed is run again"
+    )
+
+
+def words_until_command(given: list[str], flags: tuple[str, ...] = ()) -> int:
+    """Return how many words stand before the first one that is no option and no option's value.
+
+    Args:
+        given: a command line whose options, but for `flags` and help, all take one value.
+    """
+    position = 0
+    while position < len(given) and given[position].startswith("-"):
+        word = _underscored(given[position])
+        alone = "=" in word or word in ("-h", "--help", *flags)
+        position += 1 if alone else 2
+    return min(position, len(given))
+
+
 def command_line(program: str, argv: list[str] | None) -> list[str]:
     """Return the words that start a program of this package again."""
     given = sys.argv[1:] if argv is None else argv

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from espnet_lite.bin.arguments import parser
+from espnet_lite.bin.arguments import add_job_options, parser
 from espnet_lite.errors import InputError, reports_input_errors
 
 
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         help="a value of the config, e.g. --set ctc_weight=0.4",
     )
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
+    add_job_options(args)
     # Set by this program for its own processes: which share of the batches, the digest of what is
     # decoded, and how many threads.
     args.add_argument("--job", type=int, help=argparse.SUPPRESS)
@@ -84,13 +85,16 @@ def _decode(options) -> int:
     """Start the processes, wait for them, and merge what they wrote."""
     from espnet_lite.config import to_plain
     from espnet_lite.decode import shards
-    from espnet_lite.decode.jobs import run_jobs
     from espnet_lite.environment import cores, describe
+    from espnet_lite.jobs.array import TASK, Array, Word, words
+    from espnet_lite.jobs.launcher import launcher_from
     from espnet_lite.lm.header import read_lm_header
     from espnet_lite.locks import folder_lock
     from espnet_lite.runtime.format import file_sha256
 
     started = time.perf_counter()
+    launcher = launcher_from(options)
+    resources = launcher.resources_of("decode_asr")
     config, utterances, batches = _plan(options)
     model = {
         "path": str(options.model),
@@ -114,18 +118,25 @@ def _decode(options) -> int:
         "utterances_sha256": hashlib.sha256(repr(list(utterances)).encode("utf-8")).hexdigest(),
     }
     nj = min(options.nj, len(batches))
-    threads = max(1, cores() // nj)
+    threads = int(resources.get("cpu") or max(1, cores() // nj))
     folder = shards.shards_folder(options.output_dir)
     with folder_lock(folder):
         digest = shards.prepare(folder, key)
         reused = len(shards.read_results(folder, digest))
         if reused < len(batches):
-            commands = [
-                _share_command(options, nj=nj, job=job, digest=digest, threads=threads)
-                for job in range(nj)
-            ]
-            logs = [folder / f"job.{job}.log" for job in range(nj)]
-            failure = run_jobs(commands, logs, threads=threads)
+            shares = Array(
+                name="decode_asr",
+                command=words(
+                    *_share_command(options, nj=nj, digest=digest, threads=threads), "--job", TASK
+                ),
+                log=Word((f"{folder}/job.", ".log")),
+                folder=folder / "jobs",
+                tasks=range(1, nj + 1),
+                resources=resources,
+                threads=threads,
+                data_dirs=(options.data_dir,),
+            )
+            failure = launcher.run(shares)
             if failure is not None:
                 print(failure.message, file=sys.stderr)
                 return failure.exit_code
@@ -160,7 +171,7 @@ def _decode(options) -> int:
     return 0
 
 
-def _share_command(options, *, nj: int, job: int, digest: str, threads: int) -> list[str]:
+def _share_command(options, *, nj: int, digest: str, threads: int) -> list[str]:
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
     for name in ("model", "data_dir", "config", "output_dir"):
         command += [f"--{name}", str(vars(options)[name])]
@@ -168,8 +179,7 @@ def _share_command(options, *, nj: int, job: int, digest: str, threads: int) -> 
         command += ["--lm", str(options.lm)]
     for override in options.overrides:
         command += ["--set", override]
-    command += ["--nj", str(nj), "--job", str(job), "--key", digest]
-    return [*command, "--threads", str(threads)]
+    return [*command, "--nj", str(nj), "--key", digest, "--threads", str(threads)]
 
 
 def _decode_share(options) -> int:
@@ -192,7 +202,7 @@ def _decode_share(options) -> int:
     done = shards.read_results(folder, options.key)
     share = {
         number: batches[number]
-        for number in range(options.job, len(batches), options.nj)
+        for number in range(options.job - 1, len(batches), options.nj)
         if number not in done
     }
     if not share:

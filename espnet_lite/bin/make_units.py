@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from espnet_lite.bin.arguments import parser
+from espnet_lite.bin.arguments import add_job_options, parser
 from espnet_lite.errors import InputError, reports_input_errors
 
 
@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
     args.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:NUMBER")
     args.add_argument("--output", required=True, type=Path, help="folder to write")
+    add_job_options(args)
     # Set by this program for its own processes: which share of the shards, the digest of what the
     # results belong to, and how many threads.
     args.add_argument("--job", type=int, help=argparse.SUPPRESS)
+    args.add_argument("--fit", action="store_true", help=argparse.SUPPRESS)
     args.add_argument("--key", help=argparse.SUPPRESS)
     args.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     options = args.parse_args(argv)
@@ -62,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{options.nj} processes, expected 1 or more", where="--nj")
     if (options.features is None) == (options.model is None):
         raise InputError("expected either --features mfcc or --model EXPDIR --layer N")
+    if options.fit:
+        return _fit(options)
     return _make(options) if options.job is None else _label_share(options)
 
 
@@ -83,18 +87,24 @@ def _unit_options(options):
 
 
 def _make(options) -> int:
-    """Fit centroids, label here or in processes, and print what came out."""
-    from espnet_lite.decode.jobs import Failure
+    """Fit centroids, label here or in jobs, and print what came out."""
+    from espnet_lite.jobs.failure import Failure
+    from espnet_lite.jobs.launcher import launcher_from
     from espnet_lite.numerics import pick_device, use_fast_matmul
     from espnet_lite.tasks.units import make_units
 
-    device = pick_device(options.device)
+    launcher = launcher_from(options)
+    elsewhere = options.cmd_backend != "local"  # then this machine may be one for many people
+    launcher.follow = functools.partial(print, end="", flush=True)
+    device = pick_device("cpu" if elsewhere else options.device)
     use_fast_matmul(device)
+    in_jobs = options.nj > 1 or elsewhere
     store = make_units(
         _unit_options(options),
         output=options.output,
         device=device,
-        start_jobs=functools.partial(_start_jobs, options) if options.nj > 1 else None,
+        start_jobs=functools.partial(_run_jobs, options, launcher) if in_jobs else None,
+        fits_in_job=elsewhere,
         report=functools.partial(print, flush=True),
     )
     if isinstance(store, Failure):
@@ -110,26 +120,59 @@ def _make(options) -> int:
     return 0
 
 
-def _start_jobs(options, folder: Path, digest: str):
-    """Start the processes and wait for them."""
-    from espnet_lite.decode.jobs import run_jobs
+def _run_jobs(options, launcher, folder: Path, digest: str, fit: bool):
+    """Label in jobs, and with `fit` fit in one before, and wait for them."""
     from espnet_lite.environment import cores
+    from espnet_lite.jobs.array import TASK, Array, Word, words
 
-    threads = max(1, cores() // options.nj)
-    shared = [sys.executable, "-m", "espnet_lite.bin.make_units"]
+    resources = launcher.resources_of("make_units")
+    threads = int(resources.get("cpu") or max(1, cores() // options.nj))
+    command = [sys.executable, "-m", "espnet_lite.bin.make_units"]
     for name in ("data_dirs", "label_dirs"):
         if vars(options)[name]:
-            shared += [f"--{name}", *map(str, vars(options)[name])]
+            command += [f"--{name}", *map(str, vars(options)[name])]
     names = ("features", "model", "layer", "clusters", "sample_megabytes", "sample_hours")
     for name in (*names, "sample_rate", "seed", "device", "output", "nj"):
         if vars(options)[name] is not None:
-            shared += [f"--{name}", str(vars(options)[name])]
+            command += [f"--{name}", str(vars(options)[name])]
     if options.subtract_mean:
-        shared.append("--subtract_mean")
-    shared += ["--key", digest, "--threads", str(threads)]
-    commands = [[*shared, "--job", str(job)] for job in range(options.nj)]
-    logs = [folder / f"job.{job}.log" for job in range(options.nj)]
-    return run_jobs(commands, logs, threads=threads)
+        command.append("--subtract_mean")
+    command += ["--key", digest, "--threads", str(threads)]
+    shared = {
+        "resources": resources,
+        "threads": threads,
+        "data_dirs": (*options.data_dirs, *options.label_dirs),
+    }
+    label = Array(
+        name="make_units",
+        command=words(*command, "--job", TASK),
+        log=Word((f"{folder}/job.", ".log")),
+        folder=folder / "jobs",
+        tasks=range(1, options.nj + 1),
+        **shared,
+    )
+    fitted = Array(
+        name="fit_units",
+        command=words(*command, "--fit"),
+        log=Word((f"{folder}/fit.log",)),
+        folder=folder / "fit",
+        **shared,
+    )
+    return launcher.run(*([fitted] if fit else []), label)
+
+
+def _fit(options) -> int:
+    """Fit the centroids, as a job."""
+    import torch
+
+    from espnet_lite.numerics import pick_device, use_fast_matmul
+    from espnet_lite.tasks.units import fit_centroids
+
+    torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    use_fast_matmul(device)
+    fit_centroids(_unit_options(options), output=options.output, device=device, digest=options.key)
+    return 0
 
 
 def _label_share(options) -> int:

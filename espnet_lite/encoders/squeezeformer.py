@@ -147,9 +147,7 @@ class TimeReduction(nn.Module):
         valid: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch reduced dim"]:
         """Return ceil(time / 2) frames."""
-        if valid is not None:
-            x = x.masked_fill(~valid[..., None], 0.0)
-        return self.pointwise(self.depthwise(x))
+        return self.pointwise(self.depthwise(x, valid))
 
 
 def repeated(

@@ -19,10 +19,15 @@ from espnet_lite.files import atomic_path, write_faults_named
 SOURCES = Path(__file__).parent / "sources"
 # Levels of instructions from low to high, with the flags that let the compiler use them. What a
 # processor must have for each is asked in sources/cpu_level.cpp.
+_AVX2 = ("-mavx2", "-mfma")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+_VNNI = (*_AVX512, "-mavx512vnni", "-mavx512vpopcntdq")  # Intel Ice Lake, AMD Zen 4
 LEVELS = {
     "portable": (),
-    "avx2": ("-mavx2", "-mfma"),
-    "avx512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+    "avx2": _AVX2,
+    "avx512": _AVX512,
+    "vnni": _VNNI,
+    "amx": (*_VNNI, "-mamx-tile", "-mamx-int8"),
 }
 _FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden"),

@@ -58,6 +58,20 @@ class AsrConfig:
             )
 
 
+@dataclass
+class AsrOutputs:
+    """What a recognizer makes of a batch, before it is compared with the transcripts.
+
+    encoded: the encoder's output.
+    log_probs: (batch, time, vocab), CTC's, fp32.
+    decoder_logits: (batch, tokens + 1, vocab), fp32, before softmax, or None without a decoder.
+    """
+
+    encoded: EncoderOutput
+    log_probs: Tensor
+    decoder_logits: Tensor | None
+
+
 class AsrModel(nn.Module):
     """batch → Loss; `encode` and `ctc_log_probs` for decoding."""
 
@@ -113,17 +127,36 @@ class AsrModel(nn.Module):
         token with a decoder; `ctc_error` (greedy token error rate) in eval mode; `unalignable`, the
         part of utterances with fewer frames than CTC needs, which are left out of the CTC loss.
         """
+        return self.loss(self.outputs(batch), batch)
+
+    def outputs(self, batch: Batch, *, return_layers: bool = False) -> AsrOutputs:
+        """Return what the model makes of a batch: all that the loss is computed from.
+
+        Args:
+            batch: what is random in the forward pass is drawn from its seed.
+            return_layers: also the encoder's layers, which inter-CTC asks for itself.
+        """
         generator = torch.Generator(device=batch.waveform.device).manual_seed(batch.seed)
-        output = self.encode(
+        encoded = self.encode(
             batch.waveform,
             batch.waveform_lengths,
             generator=generator,
-            return_layers=bool(self.config.inter_ctc_layers),
+            return_layers=return_layers or bool(self.config.inter_ctc_layers),
         )
+        logits = None
+        if self.decoder is not None:
+            tokens_in, _ = decoder_tokens(batch.tokens, batch.token_lengths, self.vocab - 1)
+            logits = self.decoder(
+                tokens_in, batch.token_lengths + 1, encoded.encoded, encoded.lengths
+            ).float()
+        return AsrOutputs(encoded, self.ctc_log_probs(encoded.encoded), logits)
+
+    def loss(self, outputs: AsrOutputs, batch: Batch) -> Loss:
+        """Return what `forward` returns, from the outputs for the batch."""
+        encoded, log_probs = outputs.encoded, outputs.log_probs
         count = len(batch.ids)
-        log_probs = self.ctc_log_probs(output.encoded)
-        alignable = output.lengths >= frames_needed(batch.tokens, batch.token_lengths)
-        loss_ctc = self._ctc(log_probs, output.lengths, batch, alignable)
+        alignable = encoded.lengths >= frames_needed(batch.tokens, batch.token_lengths)
+        loss_ctc = self._ctc(log_probs, encoded.lengths, batch, alignable)
         metrics = {
             "loss_ctc": (loss_ctc.detach(), count),
             "unalignable": (count - alignable.sum(), count),
@@ -132,8 +165,8 @@ class AsrModel(nn.Module):
         if self.config.inter_ctc_layers:
             inner = [
                 self._ctc(
-                    self.ctc_log_probs(self.encoder.norm(output.layers[layer])),
-                    output.lengths,
+                    self.ctc_log_probs(self.encoder.norm(encoded.layers[layer])),
+                    encoded.lengths,
                     batch,
                     alignable,
                 )
@@ -141,13 +174,13 @@ class AsrModel(nn.Module):
             ]
             weight = self.config.inter_ctc_weight
             total = (1 - weight) * total + weight * torch.stack(inner).mean()
-        if self.decoder is not None:
-            loss_attention, correct, tokens = self._attention(output, batch)
+        if outputs.decoder_logits is not None:
+            loss_attention, correct, tokens = self._attention(outputs.decoder_logits, batch)
             total = self.config.ctc_weight * total + (1 - self.config.ctc_weight) * loss_attention
             metrics["loss_attention"] = (loss_attention.detach(), count)
             metrics["accuracy"] = (correct, tokens)
         if not self.training:
-            metrics["ctc_error"] = greedy_errors(log_probs, output.lengths, batch)
+            metrics["ctc_error"] = greedy_errors(log_probs, encoded.lengths, batch)
         metrics["loss"] = (total.detach(), count)
         return Loss(total, count, metrics)
 
@@ -164,11 +197,11 @@ class AsrModel(nn.Module):
         )
         return torch.where(alignable, losses, 0.0).sum()
 
-    def _attention(self, output: EncoderOutput, batch: Batch) -> tuple[Tensor, Tensor, int]:
+    def _attention(
+        self, logits: Float[Tensor, "batch tokens vocab"], batch: Batch
+    ) -> tuple[Tensor, Tensor, int]:
         """Return the smoothed cross entropy summed over tokens, correct tokens and all tokens."""
-        tokens_in, tokens_out = decoder_tokens(batch.tokens, batch.token_lengths, self.vocab - 1)
-        logits = self.decoder(tokens_in, batch.token_lengths + 1, output.encoded, output.lengths)
-        logits = logits.float()
+        _, tokens_out = decoder_tokens(batch.tokens, batch.token_lengths, self.vocab - 1)
         loss = functional.cross_entropy(
             logits.transpose(1, 2),
             tokens_out,

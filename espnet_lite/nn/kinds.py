@@ -50,6 +50,9 @@ TABLE: dict[str, str | dict[str, str]] = {
     "TimeReduction": {"depthwise": "conv_depthwise", "pointwise": "conv_pointwise"},
     "WaveformConvolution": {"convolution": "front_end"},
     "WaveformFrontEnd": {"projection": "front_end"},
+    # quantize
+    "QuantizedDotProduct": "attention_matmul",
+    "QuantizedRelativeDotProduct": "attention_matmul",
     # models, runtime, profile
     "AsrModel": {"ctc_head": "head"},
     "CosineHead": "head",

@@ -31,6 +31,16 @@ def causal_mask(size: int, device: torch.device | None = None) -> Bool[Tensor, "
     return position[:, None] >= position[None, :]
 
 
+def window_mask(
+    size: int, window: int, *, global_tokens: int = 0, device: torch.device | None = None
+) -> Bool[Tensor, "size size"]:
+    """Return the mask (query, key) of keys within ±`window`; the first `global_tokens` positions see
+    all and are seen by all."""
+    position = torch.arange(size, device=device)
+    near = (position[:, None] - position).abs() <= window
+    return near | (position[:, None] < global_tokens) | (position < global_tokens)
+
+
 def span_mask(
     lengths: Int[Tensor, "batch"],
     size: int,

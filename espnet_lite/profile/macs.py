@@ -170,6 +170,7 @@ class Shapes:
     parameters: dict[str, int]  # what is of no kind (norms, learned vectors) under "other"
     bf16_bytes: int  # of the weights as a bf16 policy packs them
     utterances: list[UtteranceMacs]
+    by_module: dict[str, int]  # MACs of all utterances, each at the innermost module
 
 
 def profile_shapes(subject: Subject, samples: Sequence[int]) -> Shapes:
@@ -190,7 +191,8 @@ def profile_shapes(subject: Subject, samples: Sequence[int]) -> Shapes:
     with mode:
         stored = apply_policy(network.state_dict(), PackPolicy(weights="bf16"))
     bf16_bytes = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-    utterances = []
+    utterances: list[UtteranceMacs] = []
+    of_all: dict[str, int] = {}
     for count in samples:
         with mode:  # torch.tensor: its one value stays known, so that lengths can be compared
             inputs = torch.zeros(1, count), torch.tensor([count])
@@ -203,8 +205,9 @@ def profile_shapes(subject: Subject, samples: Sequence[int]) -> Shapes:
                     f"'{name}' multiplies and is of no kind: espnet_lite/nn/kinds.py needs a line"
                 )
             by_kind[kind] = by_kind.get(kind, 0) + macs
+            of_all[name] = of_all.get(name, 0) + macs
         utterances.append(UtteranceMacs(count, by_kind))
-    return Shapes(parameters, bf16_bytes, utterances)
+    return Shapes(parameters, bf16_bytes, utterances, of_all)
 
 
 def _kind_of(name: str, kinds: Mapping[str, str]) -> str | None:

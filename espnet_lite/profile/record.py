@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 from espnet_lite.environment import describe
+from espnet_lite.profile.bit_operations import bit_operations, factor_bits
 from espnet_lite.profile.macs import SUPERB_RATE, SUPERB_SAMPLES, Shapes, profile_shapes
 from espnet_lite.profile.network import Subject
 from espnet_lite.profile.timing import Timing
-from espnet_lite.runtime.format import file_sha256, read_packed
+from espnet_lite.runtime.format import file_sha256, read_checked_header, read_packed
 from espnet_lite.runtime.packed_model import DECODER_PREFIX
 
 
 def build_profile(name: str, subject: Subject) -> dict:
-    """Return all of a profile but its timings, JSON-able: parameters, bytes, MACs.
+    """Return all of a profile but its timings, JSON-able: parameters, bytes, MACs, and what the bits
+    of their factors make of them (`estimates`: of no bits known, as those of fp32).
 
     Of a model at another rate than SUPERB's 16 kHz the utterances last as long.
     """
@@ -22,6 +24,7 @@ def build_profile(name: str, subject: Subject) -> dict:
     for utterance in shapes.utterances:
         for kind, macs in utterance.by_kind.items():
             by_kind[kind] = by_kind.get(kind, 0) + macs
+    bits = factor_bits(read_checked_header(subject.path)) if subject.source == "packed" else {}
     total, audio_seconds = sum(by_kind.values()), sum(samples) / rate
     return {
         "name": name,
@@ -41,6 +44,7 @@ def build_profile(name: str, subject: Subject) -> dict:
                 for utterance in shapes.utterances
             ],
         },
+        "estimates": bit_operations(shapes.by_module, bits),
         "timings": [],
     }
 
@@ -77,7 +81,7 @@ def _stored(subject: Subject, shapes: Shapes) -> dict:
         }
     _, tensors = read_packed(subject.path)
     decoder = [tensor for name, tensor in tensors.items() if name.startswith(DECODER_PREFIX)]
-    decoder_bytes = sum(tensor.numel() * tensor.element_size() for tensor in decoder)
+    decoder_bytes = sum(tensor.nbytes for tensor in decoder)
     return {
         "file": subject.path.name,
         "sha256": file_sha256(subject.path),

@@ -10,33 +10,51 @@ The JSON is a safetensors header and begins with exactly `{"__metadata__":{"sha2
 hex digits of the checksum always stand at bytes 35..98. They are the SHA-256 of the whole file with
 those 64 bytes read as ASCII `0`. `__metadata__["espnet_lite"]` is a JSON text again: the header
 
-    {format_version, architecture, policy, tokenizer, record, tensors: {name: {encoding, shape}}}
+    {format_version, architecture, policy, quantized, tokenizer, record,
+     tensors: {name: {encoding, shape}}}
 
 `encoding` says how to get the values of a tensor from the stored bytes (`shape` is the shape of
-those values): `fp32`, `bf16`, `int64` and `int32` are the plain numbers. Low-bit encodings will be new names
-here; a reader refuses an encoding it does not know. The same input gives the same bytes.
+those values): `fp32`, `bf16`, `int64` and `int32` are the plain numbers, `int1`, `int2`, `int4` and `int8`
+integers of so many bits (runtime/bits.py). `quantized` says what multiplies integers
+(runtime/quantized.py). A reader refuses an encoding it does not know. The same input gives the same
+bytes.
 """
 
 import hashlib
 import json
+import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_path
 
-FORMAT_VERSION = 1  # raised when an older reader would misread a file, not for a new encoding
+FORMAT_VERSION = 2  # raised when an older reader would misread a file, not for a new encoding
+_PLAIN_VERSION = 1  # written where nothing is quantized: older readers still read those files
 MAGIC = b'{"__metadata__":{"sha256":"'
 _DIGEST = slice(8 + len(MAGIC), 8 + len(MAGIC) + 64)  # where the checksum's hex digits stand
 _ZEROS = b"0" * 64
 _ALIGNMENT_BYTES = 8  # of the first tensor; larger elements come first, so every tensor is aligned
 _LARGEST_JSON_BYTES = 100_000_000  # safetensors' own limit
-ENCODINGS = {
+ENCODINGS = {  # encoding -> safetensors dtype
     "fp32": "F32",
     "bf16": "BF16",
     "int64": "I64",
     "int32": "I32",
-}  # encoding -> safetensors dtype
+    "int1": "U8",
+    "int2": "U8",
+    "int4": "U8",
+    "int8": "I8",
+}
+INTEGER_BITS = {"int1": 1, "int2": 2, "int4": 4, "int8": 8}  # encoding -> bits of a value
+
+
+def stored_shape(encoding: str, shape: Sequence[int]) -> list[int]:
+    """Return the shape of what is stored of values of `shape`: (rows, bytes of a row) where several
+    values share a byte, else the same."""
+    bits = INTEGER_BITS.get(encoding, 8)
+    return list(shape) if bits == 8 else [shape[0], -(-math.prod(shape[1:]) * bits // 8)]
 
 
 def read_header(path: Path | str) -> dict:
@@ -64,13 +82,16 @@ def read_checked_header(path: Path | str) -> dict:
 
 
 def read_packed(path: Path | str) -> tuple[dict, dict]:
-    """Return `(header, {name: tensor})`: the tensors as stored (fp32, bf16, int64 or int32), on the CPU.
+    """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16, int64 or int32;
+    integers of few bits as `PackedIntegers`.
 
     Raises:
         InputError: what `read_header` finds, or a checksum that does not match.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
+
+    from espnet_lite.runtime.bits import PackedIntegers
 
     path = _existing(path)
     content = path.read_bytes()
@@ -79,6 +100,10 @@ def read_packed(path: Path | str) -> tuple[dict, dict]:
         tensors = load(content)
     except SafetensorError as error:
         raise _damaged(path, error) from error
+    for name, entry in header["tensors"].items():
+        if entry["encoding"] in INTEGER_BITS:
+            shape = tuple(entry["shape"])
+            tensors[name] = PackedIntegers(tensors[name], entry["encoding"], shape)
     return header, tensors
 
 
@@ -95,7 +120,8 @@ def write_packed(path: Path | str, tensors: dict, header: dict) -> None:
 
 
 def packed_bytes(tensors: dict, header: dict) -> bytearray:
-    """Return the packed file of `tensors` (name -> torch tensor: fp32, bf16, int64, int32).
+    """Return the packed file of `tensors`: name -> torch tensor (fp32, bf16, int64 or int32) or
+    `PackedIntegers`.
 
     `format_version` and `tensors` of the header are set here; the rest is kept as given. JSON keys
     are sorted, so the same input gives the same bytes.
@@ -103,30 +129,22 @@ def packed_bytes(tensors: dict, header: dict) -> bytearray:
     Raises:
         ValueError: a dtype without an encoding, or a header that JSON cannot hold (NaN).
     """
-    import torch
-
-    encodings = {
-        torch.float32: "fp32",
-        torch.bfloat16: "bf16",
-        torch.int64: "int64",
-        torch.int32: "int32",
-    }
-    described = {}
+    described, stored = {}, {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in encodings:
-            raise ValueError(f"tensor {name} is {tensor.dtype}, expected one of {list(encodings)}")
-        described[name] = {"encoding": encodings[tensor.dtype], "shape": list(tensor.shape)}
+        encoding, shape, stored[name] = _encoded(name, tensor)
+        described[name] = {"encoding": encoding, "shape": list(shape)}
     # Larger elements first, then by name: every tensor starts at a multiple of its element size.
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(stored, key=lambda name: (-stored[name].element_size(), name))
     layout, end = {}, 0
     for name in order:
-        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        start, end = end, end + stored[name].numel() * stored[name].element_size()
         layout[name] = {
             "dtype": ENCODINGS[described[name]["encoding"]],
-            "shape": described[name]["shape"],
+            "shape": list(stored[name].shape),
             "data_offsets": [start, end],
         }
-    header = {**header, "format_version": FORMAT_VERSION, "tensors": described}
+    version = FORMAT_VERSION if header.get("quantized") else _PLAIN_VERSION
+    header = {**header, "format_version": version, "tensors": described}
     metadata = {"sha256": _ZEROS.decode(), "espnet_lite": _dump_json(header)}
     # Not by _dump_json: "sha256" must come first, the tensors in the order of their bytes.
     json_text = json.dumps(
@@ -135,10 +153,35 @@ def packed_bytes(tensors: dict, header: dict) -> bytearray:
     json_text += b" " * (-len(json_text) % _ALIGNMENT_BYTES)
     content = bytearray(struct.pack("<Q", len(json_text)) + json_text)
     for name in order:
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        content += flat.view(torch.uint8).numpy().tobytes()
+        content += _raw_bytes(stored[name])
     content[_DIGEST] = _checksum(content).encode("ascii")
     return content
+
+
+def _encoded(name: str, tensor) -> tuple:
+    """Return encoding, shape of the values, and the tensor that is stored."""
+    import torch
+
+    from espnet_lite.runtime.bits import PackedIntegers
+
+    if isinstance(tensor, PackedIntegers):
+        return tensor.encoding, tensor.shape, tensor.stored
+    encodings = {
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.int64: "int64",
+        torch.int32: "int32",
+    }
+    if tensor.dtype not in encodings:
+        raise ValueError(f"tensor {name} is {tensor.dtype}, expected one of {list(encodings)}")
+    return encodings[tensor.dtype], tensor.shape, tensor
+
+
+def _raw_bytes(tensor) -> bytes:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _dump_json(value: object) -> str:
@@ -226,6 +269,15 @@ def _parse_layout(path: Path, json_text: bytes, json_bytes: int, file_bytes: int
     return layout
 
 
+def _expected_shape(encoding: str, shape: object) -> list[int] | None:
+    """Return `stored_shape` of what a header gives as a shape; None where it is none."""
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        return None
+    if not shape and encoding in INTEGER_BITS:  # no rows
+        return None
+    return stored_shape(encoding, shape)
+
+
 def _parse_header(path: Path, layout: dict) -> dict:
     """Return the espnet_lite header after checking its version and its list of tensors."""
     try:
@@ -258,11 +310,10 @@ def _parse_header(path: Path, layout: dict) -> dict:
                 where=path,
                 fix="update espnet_lite",
             )
-        if stored[name][:2] != (ENCODINGS[encoding], shape):
-            dtype, stored_shape, _ = stored[name]
+        dtype, found, _ = stored[name]
+        if dtype != ENCODINGS[encoding] or found != _expected_shape(encoding, shape):
             raise _damaged(
                 path,
-                f"tensor '{name}' is stored as {dtype} {stored_shape}, "
-                f"described as {encoding} {shape}",
+                f"tensor '{name}' is stored as {dtype} {found}, described as {encoding} {shape}",
             )
     return header

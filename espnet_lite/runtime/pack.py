@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from espnet_lite.runtime.packed_model import DECODER_PREFIX, PackedModel
+from espnet_lite.runtime.bits import PackedIntegers
+from espnet_lite.runtime.packed_model import DECODER_PREFIX
 
 WEIGHTS = ("fp32", "bf16")
 PROBE_SECONDS = 4.0
@@ -30,9 +31,12 @@ class PackPolicy:
             raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
 
 
-def apply_policy(weights: dict[str, Tensor], policy: PackPolicy) -> dict[str, Tensor]:
+def apply_policy(
+    weights: dict[str, Tensor | PackedIntegers], policy: PackPolicy
+) -> dict[str, Tensor | PackedIntegers]:
     """Return what is stored of fp32 `weights` (a recognizer's state dict): decoder kept or left
-    out, what only training uses left out, matrices rounded to nearest even where the policy says bf16."""
+    out, what only training uses left out, matrices rounded to nearest even where the policy says bf16.
+    Integers stay as they are."""
     kept = {
         name: tensor
         for name, tensor in weights.items()
@@ -41,10 +45,14 @@ def apply_policy(weights: dict[str, Tensor], policy: PackPolicy) -> dict[str, Te
     }
     if policy.weights == "fp32":
         return kept
-    return {
-        name: tensor.bfloat16() if tensor.is_floating_point() and tensor.ndim >= 2 else tensor
-        for name, tensor in kept.items()
-    }
+    return {name: _rounded(tensor) for name, tensor in kept.items()}
+
+
+def _rounded(tensor: Tensor | PackedIntegers) -> Tensor | PackedIntegers:
+    """Return a floating-point matrix or kernel in bf16, everything else as it is."""
+    if isinstance(tensor, PackedIntegers) or tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    return tensor.bfloat16()
 
 
 def synthetic_waveform(seconds: float, sample_rate: int) -> Float[Tensor, "1 samples"]:
@@ -57,12 +65,15 @@ def synthetic_waveform(seconds: float, sample_rate: int) -> Float[Tensor, "1 sam
     return (loudness * (0.2 * tone + 0.02 * noise))[None]
 
 
-def largest_difference(first: PackedModel, second: PackedModel) -> float:
-    """Return the largest |difference| of log-probabilities of two packings of one model, on a
-    synthetic waveform."""
-    waveform = synthetic_waveform(PROBE_SECONDS, first.sample_rate)
+@torch.no_grad()
+def largest_difference(first: nn.Module, second: nn.Module, *, sample_rate: int) -> float:
+    """Return the largest |difference| of log-probabilities of two forms of one model (packed or
+    trained: with `encode` and `ctc_log_probs`), on a synthetic waveform."""
+    waveform = synthetic_waveform(PROBE_SECONDS, sample_rate)
     lengths = torch.tensor([waveform.size(1)])
-    one, frames = first.log_probs(waveform, lengths)
-    other, _ = second.log_probs(waveform, lengths)
-    valid = int(frames[0])
-    return (one[0, :valid] - other[0, :valid]).abs().max().item()
+    outputs = [model.encode(waveform, lengths) for model in (first, second)]
+    one, other = (
+        model.ctc_log_probs(output.encoded)[0, : int(output.lengths[0])]
+        for model, output in zip((first, second), outputs, strict=True)
+    )
+    return (one - other).abs().max().item()

@@ -12,7 +12,9 @@ from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.errors import InputError
+from espnet_lite.runtime.bits import PackedIntegers, unpack_integers
 from espnet_lite.runtime.format import read_packed
+from espnet_lite.runtime.quantized import check_integer_tensors, put_integer_modules
 from espnet_lite.text.tokenizer import Tokenizer
 
 DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
@@ -31,7 +33,8 @@ class Architecture:
 class PackedModel(nn.Module):
     """Front end, encoder and CTC head in eval mode.
 
-    Stored bf16 weights are widened to fp32 when loaded: bf16 is how they are kept, fp32 how they
+    What the header names as quantized multiplies integers (runtime.quantized), in torch and so on any
+    device. Stored bf16 weights are widened to fp32 when loaded: bf16 is how they are kept, fp32 how they
     are computed with, so a CPU with bf16 instructions and one without give the same result.
     """
 
@@ -53,6 +56,7 @@ class PackedModel(nn.Module):
         )
         self.sample_rate: int = self.front_end.sample_rate  # Hz
         self.ctc_head = nn.Linear(self.encoder.dim, architecture.vocab)
+        put_integer_modules(self, _of_runtime(header.get("quantized", {})), where=where)
         self.eval()
 
     @classmethod
@@ -68,25 +72,25 @@ class PackedModel(nn.Module):
 
     @classmethod
     def from_parts(
-        cls, header: dict, tensors: dict[str, Tensor], *, where: object = None
+        cls, header: dict, tensors: dict[str, Tensor | PackedIntegers], *, where: object = None
     ) -> "PackedModel":
         """Return the model of a header and its tensors, as `read_packed` gives them."""
         model = cls(header, where=where)
         own = model.state_dict()
-        given = {
-            name: tensor for name, tensor in tensors.items() if not name.startswith(DECODER_PREFIX)
-        }
+        given = _of_runtime(tensors)
         for name in sorted(own.keys() | given.keys()):
             if name not in given or name not in own:
                 what = "has no weights" if name not in given else "is not in the architecture"
                 raise InputError(f"tensor '{name}' {what}", where=where)
-            if own[name].shape != given[name].shape:
+            if tuple(own[name].shape) != tuple(given[name].shape):
                 raise InputError(
                     f"tensor '{name}' has the shape {list(given[name].shape)}, "
                     f"the architecture expects {list(own[name].shape)}",
                     where=where,
                 )
-        model.load_state_dict(given)  # copies into fp32 modules: bf16 widens without loss
+        check_integer_tensors(model, given, where=where)
+        # Copies into fp32 modules, so that bf16 widens without loss, and int8 ones.
+        model.load_state_dict({name: _as_computed(tensor) for name, tensor in given.items()})
         return model
 
     @torch.inference_mode()
@@ -114,3 +118,12 @@ class PackedModel(nn.Module):
         """
         output = self.encode(waveform, waveform_lengths)
         return self.ctc_log_probs(output.encoded), output.lengths
+
+
+def _of_runtime(named: dict) -> dict:
+    """Return what of a mapping by names is not of the attention decoder."""
+    return {name: value for name, value in named.items() if not name.startswith(DECODER_PREFIX)}
+
+
+def _as_computed(tensor: Tensor | PackedIntegers) -> Tensor:
+    return unpack_integers(tensor) if isinstance(tensor, PackedIntegers) else tensor

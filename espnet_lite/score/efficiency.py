@@ -39,6 +39,8 @@ _NEEDED_OF_TIMING: dict[str, tuple[type, ...]] = {
     "peak_bytes": (int,),
 }
 
+# By bits of the factors, not measured: columns of the main table where a profile has them.
+ESTIMATES = ("TBOPs (est.)", "GMACs·w/32 (est.)")
 PROFILED_METHOD = "ctc_greedy"  # of decoding: `profile_model` times it
 
 
@@ -114,6 +116,7 @@ def _line(name: str, profile: Mapping, rates: Mapping) -> dict[str, object]:
         "macs_share": {
             kind: round(part / macs["total"], 5) for kind, part in sorted(macs["by_kind"].items())
         },
+        "estimates": profile.get("estimates"),
         "timings": profile["timings"],
         "environment": profile.get("environment"),
     }
@@ -138,7 +141,9 @@ def main_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Return header and cells; `rates` are the error rates to show, ("wer", set)."""
     header = ["model", *(f"{kind.upper()} {name}" for kind, name in rates), "parameters", "bytes"]
-    header += ["GMACs", "GMACs/s", f"RTF {SHOWN_SECONDS:g} s", "peak MiB"]
+    has_estimates = any(line["estimates"] for line in lines)
+    header += ["GMACs", "GMACs/s", *(ESTIMATES if has_estimates else ())]
+    header += [f"RTF {SHOWN_SECONDS:g} s", "peak MiB"]
     cells = []
     for line in lines:
         shown = (line["rates"].get(kind, {}).get(name) for kind, name in rates)
@@ -151,10 +156,18 @@ def main_table(
                 ("" if line["bytes_of"] == "file" else "~") + f"{line['bytes']:,}",
                 f"{line['macs'] / 1e9:.1f}",
                 f"{line['macs_per_second'] / 1e9:.3f}",
+                *(_estimate_cells(line["estimates"]) if has_estimates else ()),
                 *_timing_cells(timing),
             ]
         )
     return header, cells
+
+
+def _estimate_cells(estimates: Mapping | None) -> tuple[str, str]:
+    """Return what the bits of the factors make of the MACs, in 10¹² and in 10⁹."""
+    if estimates is None:
+        return ABSENT, ABSENT
+    return f"{estimates['bops'] / 1e12:.2f}", f"{estimates['weighted_macs'] / 1e9:.2f}"
 
 
 def _timing_cells(timing: Mapping | None) -> tuple[str, str]:

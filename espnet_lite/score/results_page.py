@@ -49,6 +49,10 @@ _EFFICIENCY = (
     " RTF is that of greedy decoding, one clip at a time in one thread, and peak MiB the memory of"
     " its process, with Python and torch. Rows of other decodings have no line here."
 )
+_ESTIMATES = (
+    " TBOPs and GMACs·w/32 are estimates by bit counts and no speeds: MACs times the bits of both"
+    " factors, and MACs times the bits of the weights over 32."
+)
 
 
 def results_page(
@@ -116,10 +120,13 @@ def _efficiency(
 def efficiency_parts(lines: Sequence[Mapping], rates: Sequence[tuple[str, str]]) -> list[str]:
     """Return the section of the lines of `efficiency_lines`; `rates`: ("wer", set) to show."""
     seconds = " or ".join(dict.fromkeys(f"{line['macs_seconds']:g}" for line in lines))
+    estimated = _ESTIMATES if any(line["estimates"] for line in lines) else ""
     measured = "; ".join(_machine(machine) for machine in machines(lines))
     parts = [
         "## Efficiency",
-        _EFFICIENCY.format(seconds=seconds) + (f" Timed on: {measured}." if measured else ""),
+        _EFFICIENCY.format(seconds=seconds)
+        + estimated
+        + (f" Timed on: {measured}." if measured else ""),
         markdown_table(*main_table(lines, rates)),
         "MACs by kind of module, in percent:",
         markdown_table(*share_table(lines)),
@@ -258,6 +265,7 @@ _TRAINING = {
     "dev_loss": "dev loss {}",
 }
 _MACHINE = {
+    "gpu": "{}",
     "cpu": "{}",
     "cores": "{} cores",
     "processes": "{} processes",

@@ -12,7 +12,7 @@ from espnet_lite import environment
 from espnet_lite.config import check_numbers, from_plain, load_config, to_plain
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import Utterance
-from espnet_lite.errors import InputError
+from espnet_lite.errors import REQUEUE, InputError
 from espnet_lite.files import write_text
 from espnet_lite.locks import folder_lock
 from espnet_lite.models.hubert import HubertConfig, HubertModel
@@ -32,7 +32,7 @@ from espnet_lite.tasks.training import data_fingerprints, read_sets, set_cmvn
 from espnet_lite.text.tokenizer import TOKENIZER_FILES, Tokenizer
 from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
 from espnet_lite.train.options import TrainOptions
-from espnet_lite.train.trainer import REQUEUE, Trainer
+from espnet_lite.train.trainer import Trainer
 from espnet_lite.units.textgrid import find_textgrids, read_phones
 
 TASKS = ("phones", "ctc")

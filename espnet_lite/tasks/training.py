@@ -17,7 +17,7 @@ from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.text_loader import TextLoader
 from espnet_lite.data.utterance_table import UtteranceTable, join_tables
-from espnet_lite.errors import InputError
+from espnet_lite.errors import REQUEUE, InputError
 from espnet_lite.features.cmvn import load_cmvn
 from espnet_lite.files import write_text
 from espnet_lite.locks import folder_lock
@@ -25,7 +25,7 @@ from espnet_lite.numerics import pick_device, use_fast_matmul
 from espnet_lite.score.results import read_json
 from espnet_lite.train.distributed import joined_processes
 from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
-from espnet_lite.train.trainer import REQUEUE, Trainer
+from espnet_lite.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,7 @@ def training_record(
         **_batch_size(config),
         **training.facts,
         **environment.describe(),
+        **_gpu(trainer.device),
     }
 
 
@@ -230,6 +231,11 @@ def _batch_size(config: object) -> dict[str, float]:
     if isinstance(data, TextOptions):
         return {"batch_tokens": data.batch_tokens * accumulate}
     return {"batch_seconds": data.batch_seconds * accumulate}
+
+
+def _gpu(device: torch.device) -> dict[str, str]:
+    """Return the name of the GPU that trained, where one did."""
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
 def _dev_metrics(trainer: Trainer) -> dict[str, float | None]:

@@ -28,10 +28,10 @@ from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch, Utterance
 from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.decode import shards
-from espnet_lite.decode.jobs import Failure
 from espnet_lite.errors import InputError
 from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.files import atomic_path
+from espnet_lite.jobs.failure import Failure
 from espnet_lite.locks import folder_lock
 from espnet_lite.nn.masks import valid_mask
 from espnet_lite.runtime.format import file_sha256
@@ -150,7 +150,8 @@ def make_units(
     *,
     output: Path,
     device: torch.device,
-    start_jobs: Callable[[Path, str], Failure | None] | None = None,
+    start_jobs: Callable[[Path, str, bool], Failure | None] | None = None,
+    fits_in_job: bool = False,
     report: Callable[[str], None] = print,
 ) -> UnitStore | Failure:
     """Fit centroids, give every frame its unit, write the store to `output` and return it.
@@ -159,8 +160,10 @@ def make_units(
         options: which units.
         output: folder to write; replaced only when the new units are whole.
         device: for features and distances.
-        start_jobs: called as (folder, digest) to do the second pass in processes that call
-            `label_share`; None does it here.
+        start_jobs: called as (folder, digest, fit) to do the second pass in processes that call
+            `label_share`, and with `fit` the first one before in one that calls `fit_centroids`;
+            None does both here.
+        fits_in_job: leave the first pass to `start_jobs`, too.
         report: gets a line for each step.
 
     Raises:
@@ -171,21 +174,39 @@ def make_units(
         job = _prepare(options, folder, device)
         digest = shards.prepare(folder, _key(job))
         path = _centroids_path(folder, digest)
-        if path.is_file():
+        unfitted = not path.is_file()
+        if not unfitted:
             report(f"{path}: centroids of a run that was cut off")
-        else:
-            content = _fit(job, report)
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content)
+        elif not fits_in_job:
+            _write_centroids(job, digest, report)
         if start_jobs is None:
             _label(job, digest, first=0, step=1)
         else:
-            failure = start_jobs(folder, digest)
+            failure = start_jobs(folder, digest, unfitted and fits_in_job)
             if failure is not None:
                 return failure
         store = _merge(job, digest, output)
         shards.remove(folder)
     return store
+
+
+def fit_centroids(
+    options: UnitOptions,
+    *,
+    output: Path,
+    device: torch.device,
+    digest: str,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Do the first pass: draw the sample, fit the centroids, write them for `label_share`."""
+    prepared = _prepare(options, shards.shards_folder(output), device)
+    _write_centroids(prepared, digest, report)
+
+
+def _write_centroids(job: _Job, digest: str, report: Callable[[str], None]) -> None:
+    content = _fit(job, report)
+    with atomic_path(_centroids_path(job.folder, digest)) as temporary:
+        temporary.write_bytes(content)
 
 
 def label_share(
@@ -198,9 +219,12 @@ def label_share(
     jobs: int,
     is_wanted: Callable[[], bool],
 ) -> None:
-    """Label every `jobs`-th shard that is not done yet; end when `is_wanted` says no."""
+    """Label every `jobs`-th shard that is not done yet, from shard `job` - 1 on.
+
+    Ends when `is_wanted` says no.
+    """
     prepared = _prepare(options, shards.shards_folder(output), device)
-    _label(prepared, digest, first=job, step=jobs, is_wanted=is_wanted)
+    _label(prepared, digest, first=job - 1, step=jobs, is_wanted=is_wanted)
 
 
 def _prepare(options: UnitOptions, folder: Path, device: torch.device) -> _Job:

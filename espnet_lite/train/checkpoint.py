@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -29,6 +30,22 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write weights as safetensors, whole or not at all."""
     with atomic_path(path) as temporary:
         _write(temporary, weights)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the weights that `save_weights` wrote.
+
+    Raises:
+        InputError: no such file, or a damaged one.
+    """
+    if not path.is_file():
+        raise InputError("no such file", where=path, fix="train it to its end first")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(
+            f"not a readable safetensors file: {error}", where=path, fix="train again with --fresh"
+        ) from error
 
 
 def save_checkpoint(

@@ -36,7 +36,6 @@ from espnet_lite.train.schedules import SCHEDULES
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _DROPOUT = 0x5D0  # keeps dropout's numbers apart from those that the model draws with batch.seed
-REQUEUE = 75  # exit code of a run that saved and wants to be started again (EX_TEMPFAIL)
 
 
 @dataclass

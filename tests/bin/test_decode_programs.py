@@ -114,13 +114,12 @@ def decoded(packed, data_dir, single, tmp_path_factory) -> Path:
 def in_process(monkeypatch):
     """Run the jobs one after another in this process, which has torch loaded already."""
 
-    def run_jobs(commands, logs, *, threads):
-        for command in commands:
-            assert decode_asr.main(command[3:]) == 0
-        return None
+    def run_jobs(launcher, array):
+        for task in array.tasks:
+            assert decode_asr.main(array.command_of(task)[3:]) == 0
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr("espnet_lite.decode.jobs.run_jobs", run_jobs)
+    monkeypatch.setattr("espnet_lite.jobs.launcher.Launcher.run", run_jobs)
     yield
     torch.set_num_threads(threads)
 
@@ -133,7 +132,7 @@ def test_what_is_packed(expdir, packed, capsys, tmp_path):
     header, tensors = read_packed(packed)
     assert header == read_header(packed)
     assert header["record"] == {"updates": 12, "seed": 1}
-    assert header["policy"] == {"weights": "bf16", "decoder": False}
+    assert header["policy"] == {"name": "bf16", "weights": "bf16", "decoder": False}
     assert header["sample_rate"] == 16000
     assert header["architecture"]["encoder"]["dim"] == 16
     assert header["architecture"]["encoder"]["activation"] == "relu"  # resolved, defaults too
@@ -231,14 +230,14 @@ def test_words_depend_neither_on_batches_nor_on_processes(
 def test_a_killed_run_goes_on_where_it_stopped(
     packed, data_dir, single, decoded, tmp_path, monkeypatch, in_process
 ):
-    def killed(commands, logs, *, threads):
-        assert decode_asr.main(commands[0][3:]) == 0  # job 0 of 3: batches 0 and 3
+    def killed(launcher, array):
+        assert decode_asr.main(array.command_of(1)[3:]) == 0  # job 1 of 3: batches 0 and 3
         raise KeyboardInterrupt
 
     output_dir, results = tmp_path / "out", tmp_path / "out.shards"
     arguments = arguments_of(packed, data_dir, output_dir, "--nj", "3", config=single)
     with monkeypatch.context() as patched:
-        patched.setattr("espnet_lite.decode.jobs.run_jobs", killed)
+        patched.setattr("espnet_lite.jobs.launcher.Launcher.run", killed)
         with pytest.raises(KeyboardInterrupt):
             decode_asr.main(arguments)
     assert not output_dir.exists()
@@ -258,13 +257,13 @@ def test_a_killed_run_goes_on_where_it_stopped(
 def test_results_of_another_model_are_not_used(
     packed, expdir, data_dir, single, tmp_path, monkeypatch, in_process
 ):
-    def killed(commands, logs, *, threads):
-        assert decode_asr.main(commands[0][3:]) == 0
+    def killed(launcher, array):
+        assert decode_asr.main(array.command_of(1)[3:]) == 0
         raise KeyboardInterrupt
 
     arguments = arguments_of(packed, data_dir, tmp_path / "out", config=single)
     with monkeypatch.context() as patched:
-        patched.setattr("espnet_lite.decode.jobs.run_jobs", killed)
+        patched.setattr("espnet_lite.jobs.launcher.Launcher.run", killed)
         with pytest.raises(KeyboardInterrupt):
             decode_asr.main(arguments)
     assert run_pack(expdir, "quantize_fp32.yaml", tmp_path / "other.esp") == 0
@@ -281,7 +280,7 @@ def test_a_process_whose_parent_is_gone_writes_nothing(
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     (tmp_path / "out.shards").mkdir()
     arguments = arguments_of(packed, data_dir, tmp_path / "out")
-    assert decode_asr.main([*arguments, "--job", "0", "--key", "0a", "--threads", "1"]) == 1
+    assert decode_asr.main([*arguments, "--job", "1", "--key", "0a", "--threads", "1"]) == 1
     assert "the program that started this one is gone" in capsys.readouterr().out
     assert os.listdir(tmp_path / "out.shards") == []
 
@@ -304,7 +303,7 @@ def test_a_truncated_file_is_named_by_the_process_that_reads_it(
     packed, truncated, tmp_path, capsys, in_process
 ):
     arguments = arguments_of(packed, truncated, tmp_path / "out")
-    assert decode_asr.main([*arguments, "--job", "0", "--key", "0a", "--threads", "1"]) == 2
+    assert decode_asr.main([*arguments, "--job", "1", "--key", "0a", "--threads", "1"]) == 2
     told = capsys.readouterr()
     assert told.out == "batch 0: a-0 a-1\n"
     assert told.err.startswith(f"error: utterance 'a-1': {tmp_path / '1.wav'}: ")
@@ -316,8 +315,10 @@ def test_a_failing_process_is_told_with_its_log(packed, truncated, tmp_path, cap
     output_dir = tmp_path / "out"
     assert decode_asr.main(arguments_of(packed, truncated, output_dir)) == 2
     told = capsys.readouterr().err
-    log = tmp_path / "out.shards" / "job.0.log"
-    assert f"job 0 of 1 ended with code 2 while decoding a-0, a-1; the end of {log}:" in told
+    log = tmp_path / "out.shards" / "job.1.log"
+    assert f"task 1 of 1 ended with code 2 while working on a-0, a-1; the end of {log}:" in told
+    table = truncated / "wav.scp"
+    assert f"  data: {table}:2: {table.read_text().splitlines()[1]}\n" in told
     assert f"error: utterance 'a-1': {tmp_path / '1.wav'}: " in told
     assert not output_dir.exists()
 

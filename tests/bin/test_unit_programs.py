@@ -144,13 +144,13 @@ def test_again_and_with_two_processes(made, dump, tmp_path, capsys):
     assert "370 units of 10 ms in 6 utterances; inertia " in out and "mean segment" in out
 
 
-def in_process(commands, logs, *, threads):
-    for command in commands:
-        assert make_units.main(command[3:]) == 0
+def in_process(launcher, array):
+    for task in array.tasks:
+        assert make_units.main(array.command_of(task)[3:]) == 0
 
 
 def test_processes_share_the_shards(made, dump, tmp_path, monkeypatch):
-    monkeypatch.setattr("espnet_lite.decode.jobs.run_jobs", in_process)
+    monkeypatch.setattr("espnet_lite.jobs.launcher.Launcher.run", in_process)
     before = torch.get_num_threads()
     assert make_units.main(arguments_of(dump, tmp_path / "units", "--nj", "3")) == 0
     torch.set_num_threads(before)
@@ -236,7 +236,7 @@ def pretrained(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("mean", [[], ["--subtract_mean"], ["--subtract_mean", "--nj", "2"]])
 def test_units_of_a_layer(pretrained, dump, tmp_path, monkeypatch, mean):
-    monkeypatch.setattr("espnet_lite.decode.jobs.run_jobs", in_process)
+    monkeypatch.setattr("espnet_lite.jobs.launcher.Launcher.run", in_process)
     more = ("--model", str(pretrained), "--layer", "1", "--clusters", "5", *mean)
     assert make_units.main(arguments_of(dump, tmp_path / "units", *more)) == 0
     store = UnitStore(tmp_path / "units")

@@ -222,4 +222,6 @@ def test_the_default_is_the_highest_level():
     if library() is not None and "ESPNET_LITE_KERNELS" not in os.environ:
         assert chosen_level() == library().level
         has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-        assert (library().level == "avx512") == has_avx512
+        assert (library().level in ("avx512", "vnni", "amx")) == has_avx512
+        has_amx = torch.cpu._is_amx_tile_supported()
+        assert (library().level == "amx") == has_amx

@@ -99,6 +99,7 @@ def test_the_table_names_classes_that_exist_their_attributes_and_known_kinds():
             "features",
             "nn",
             "encoders",
+            "quantize",
             "models",
             "runtime",
             "profile",

@@ -112,11 +112,11 @@ def test_what_is_no_model_is_one_line_and_exit_code_2(tmp_path, capsys, name, co
 def test_a_model_of_a_newer_version_is_one_line(tmp_path, capsys, monkeypatch):
     path = tmp_path / "new.esp"
     with monkeypatch.context() as patch:
-        patch.setattr(packed_format, "FORMAT_VERSION", 99)
+        patch.setattr(packed_format, "_PLAIN_VERSION", 99)
         packed_format.write_packed(path, {"w": torch.zeros(2)}, {})
     assert profile_model.main(["--model", str(path), "--output", str(tmp_path / "o")]) == 2
     err = capsys.readouterr().err
-    assert "new.esp: format_version 99, this espnet_lite reads up to 1" in err
+    assert "new.esp: format_version 99, this espnet_lite reads up to 2" in err
     assert err.count("\n") == 1
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from espnet_lite.errors import InputError
+from espnet_lite.runtime.bits import pack_integers, unpack_integers
 from espnet_lite.runtime.format import (
     FORMAT_VERSION,
     read_checked_header,
@@ -53,9 +54,26 @@ def test_what_was_written_is_read_back(packed):
         assert tensors[name].dtype == tensor.dtype
         assert torch.equal(tensors[name], tensor), name
     assert header == read_header(packed) == read_checked_header(packed)
-    assert header["format_version"] == FORMAT_VERSION
+    assert header["format_version"] == 1  # what older readers read too
     assert {key: header[key] for key in HEADER} == HEADER
     assert header["tensors"]["encoder.b.weight"] == {"encoding": "bf16", "shape": [3, 5]}
+
+
+def test_integers_of_few_bits_are_read_back_and_are_a_format_of_their_own(tmp_path):
+    values = {bits: torch.tensor([[1, -1, 1], [-1, -1, 1]]) for bits in (1, 2, 4, 8)}
+    integers = {f"weight_{bits}": pack_integers(values[bits], bits) for bits in values}
+    header = {**HEADER, "quantized": {"any": {}}}
+    write_packed(tmp_path / "model.esp", {**some_tensors(), **integers}, header)
+    header, tensors = read_packed(tmp_path / "model.esp")
+    assert header["format_version"] == FORMAT_VERSION == 2
+    assert header["tensors"]["weight_2"] == {"encoding": "int2", "shape": [2, 3]}
+    for bits, expected in values.items():
+        assert torch.equal(unpack_integers(tensors[f"weight_{bits}"]), expected.to(torch.int8))
+    with safe_open(tmp_path / "model.esp", framework="pt") as file:
+        assert file.get_tensor("weight_1").tolist() == [[0b101], [0b100]]
+        assert file.get_tensor("weight_8").tolist() == [[1, -1, 1], [-1, -1, 1]]
+    write_packed(tmp_path / "again.esp", tensors, header)
+    assert (tmp_path / "again.esp").read_bytes() == (tmp_path / "model.esp").read_bytes()
 
 
 def test_the_safetensors_library_reads_it(packed):
@@ -154,11 +172,22 @@ def resealed(content: bytes, old: bytes, new: bytes) -> bytes:
 def test_what_a_newer_writer_wrote(packed, read):
     content = packed.read_bytes()
     packed.write_bytes(resealed(content, rb"\"format_version\":1", rb"\"format_version\":9"))
-    with pytest.raises(InputError, match="format_version 9, this espnet_lite reads up to 1; upd"):
+    with pytest.raises(InputError, match="format_version 9, this espnet_lite reads up to 2; upd"):
         read(packed)
     packed.write_bytes(resealed(content, rb"{\"encoding\":\"bf16\"", rb"{\"encoding\":\"w1a8\""))
     with pytest.raises(InputError, match=r"'encoder.b.weight' has the encoding 'w1a8'.*fp32, bf16"):
         read(packed)
+
+
+@pytest.mark.parametrize("shape", ["[9,8]", "[8,9]", "[-8]", "[2.5]", "[]", "true"])
+def test_integers_whose_bytes_are_not_those_of_their_shape(tmp_path, shape):
+    path = tmp_path / "model.esp"
+    write_packed(path, {"w": pack_integers(torch.ones(8, 8, dtype=torch.int8), 1)}, HEADER)
+    old = rb"\"shape\":[8,8]"
+    new = (rb"\"shape\":" + shape.encode()).ljust(len(old))
+    path.write_bytes(resealed(path.read_bytes(), old, new))
+    with pytest.raises(InputError, match=r"damaged: tensor 'w' is stored as U8 \[8, 1\]"):
+        read_packed(path)
 
 
 def test_a_description_that_contradicts_the_stored_tensor(packed):

@@ -1,0 +1,1 @@
+"""Commands as jobs: on this machine, over ssh, or in the queue of a cluster."""

@@ -1,0 +1,182 @@
+// From floats to the integers that low-bit kernels multiply, and back.
+//
+// The integer contract, with every step in fp32 as torch does it (../activation_codes.py is the same
+// in torch): rounding is half to even; a scale divides, it is not a factor.
+#pragma once
+
+#include "lanes.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+typedef int8_t ByteLanes __attribute__((vector_size(LANES), may_alias, aligned(1)));
+
+// How the input of a product becomes integers; the numbers are those of activation_codes.KINDS.
+enum Kind : int32_t {
+    ABSMAX = 0,  // round(x / scale), scale = max|x| / 127 of each row, 1 where that is 0
+    LSQ = 1,     // round(clip(x / scale, low, high)) − zero
+    SIGN = 2,    // +1 from the threshold on, else −1
+    BINARY = 3,  // 1 from the threshold on, else 0
+};
+
+struct Quantizer {
+    int32_t kind, zero;
+    float scale, low, high, threshold;
+};
+
+enum Activation : int32_t { LINEAR = 0, RELU = 1, SWISH = 2, GELU = 3, GLU = 4 };
+
+inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats magnitude(Floats a) { return (Floats)((Bits)a & 0x7fffffffu); }
+
+inline float sum_of(Floats lanes) {
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; ++i) sum += lanes[i];
+    return sum;
+}
+
+inline float largest_of(Floats lanes) {
+    float largest = lanes[0];
+    for (int i = 1; i < LANES; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
+    return largest;
+}
+
+inline int32_t sum_of(Ints lanes) {
+    int32_t sum = 0;
+    for (int i = 0; i < LANES; ++i) sum += lanes[i];
+    return sum;
+}
+
+// The first `count` lanes, zeros behind them.
+inline Floats load_some(const float* from, int64_t count) {
+    if (count >= LANES) return load(from);
+    Floats lanes{};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+    return lanes;
+}
+
+inline void store_some(float* to, Floats lanes, int64_t count) {
+    if (count >= LANES) return store(to, lanes);
+    for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+
+// a / b, rounded as a division is, by two corrections of a · (1 / b) (Markstein 1990): a division of
+// vectors takes longer than all the rest of the quantization.
+struct Divisor {
+    float value, inverse;
+    bool is_usual;  // neither b nor 1 / b nor a product with them leaves the normal range
+
+    explicit Divisor(float b) : value(b), inverse(1.0f / b) {
+        is_usual = b > 1e-25f && b < 1e25f;
+    }
+    Floats divide(Floats a) const {
+#if defined(__AVX512F__)
+        if (__builtin_expect(is_usual, 1)) {
+            const __m512 factor = _mm512_set1_ps(inverse), by = _mm512_set1_ps(value);
+            const __m512 near = _mm512_mul_ps((__m512)a, factor);
+            const __m512 rest = _mm512_fnmadd_ps(near, by, (__m512)a);
+            return (Floats)_mm512_fmadd_ps(rest, factor, near);
+        }
+#elif defined(__AVX2__)
+        if (__builtin_expect(is_usual, 1)) {
+            const __m256 factor = _mm256_set1_ps(inverse), by = _mm256_set1_ps(value);
+            const __m256 near = _mm256_mul_ps((__m256)a, factor);
+            const __m256 rest = _mm256_fnmadd_ps(near, by, (__m256)a);
+            return (Floats)_mm256_fmadd_ps(rest, factor, near);
+        }
+#endif
+        return a / value;
+    }
+};
+
+// To the nearest integer, ties to even, for |x| < 2^22.
+inline Ints rounded(Floats x) {
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 · 2^23
+    return (Ints)(x + ROUNDER) - 0x4B400000;
+}
+
+// The codes of LANES values; `by` is the divisor of ABSMAX and LSQ.
+template <int KIND>
+inline Ints codes_of(Floats x, const Quantizer& quantizer, const Divisor& by) {
+    if constexpr (KIND == ABSMAX) return rounded(by.divide(x));
+    if constexpr (KIND == LSQ) {
+        const Floats low = all_lanes(quantizer.low), high = all_lanes(quantizer.high);
+        return rounded(minimum(maximum(by.divide(x), low), high)) - quantizer.zero;
+    }
+    const Ints from_threshold = x >= quantizer.threshold;  // −1 where true
+    return KIND == SIGN ? -1 - 2 * from_threshold : -from_threshold;
+}
+
+template <int KIND>
+inline int32_t codes_of_row(const float* x, int64_t count, const Quantizer& quantizer, float scale,
+                            int8_t* codes) {
+    const Divisor by(scale);
+    Ints sums{};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const Ints lanes = codes_of<KIND>(load(x + i), quantizer, by);
+        sums += lanes;
+        *reinterpret_cast<ByteLanes*>(codes + i) = __builtin_convertvector(lanes, ByteLanes);
+    }
+    int32_t sum = sum_of(sums);
+    if (i < count) {
+        const Ints lanes = codes_of<KIND>(load_some(x + i, count - i), quantizer, by);
+        for (int64_t j = 0; i + j < count; ++j) sum += lanes[j], codes[i + j] = (int8_t)lanes[j];
+    }
+    return sum;
+}
+
+inline float largest_magnitude(const float* x, int64_t count) {
+    Floats largest{};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) largest = maximum(magnitude(load(x + i)), largest);
+    if (i < count) largest = maximum(magnitude(load_some(x + i, count - i)), largest);
+    return largest_of(largest);
+}
+
+// Write the codes of a row; return their sum, and their scale in `scale`.
+inline int32_t quantize_row(const float* x, int64_t count, const Quantizer& quantizer, int8_t* codes,
+                            float* scale) {
+    *scale = quantizer.scale;
+    switch (quantizer.kind) {
+        case ABSMAX: {
+            const float exact = largest_magnitude(x, count) / 127.0f;
+            *scale = exact == 0.0f ? 1.0f : exact;
+            return codes_of_row<ABSMAX>(x, count, quantizer, *scale, codes);
+        }
+        case LSQ: return codes_of_row<LSQ>(x, count, quantizer, *scale, codes);
+        case SIGN: return codes_of_row<SIGN>(x, count, quantizer, 1.0f, codes);
+        default: return codes_of_row<BINARY>(x, count, quantizer, 1.0f, codes);
+    }
+}
+
+inline Floats sigmoid(Floats x) {
+    const Floats power = exp_of_nonpositive(-magnitude(x));
+    return (x >= 0.0f ? all_lanes(1.0f) : power) / (1.0f + power);
+}
+
+// x · Φ(x), with erf by Abramowitz and Stegun's 7.1.26, to 1.5e-7 of 1.
+inline Floats gelu(Floats x) {
+    const Floats z = magnitude(x) * 0.70710678118654752f;
+    const Floats t = 1.0f / (1.0f + 0.3275911f * z);
+    Floats tail = t * 1.061405429f - 1.453152027f;
+    tail = tail * t + 1.421413741f;
+    tail = tail * t - 0.284496736f;
+    tail = tail * t + 0.254829592f;
+    const Floats upper = tail * t * exp_of_nonpositive(-z * z);  // 1 − erf(z)
+    return x * (x >= 0.0f ? 1.0f - 0.5f * upper : 0.5f * upper);
+}
+
+inline Floats activated(Floats x, int32_t activation) {
+    switch (activation) {
+        case RELU: return maximum(x, Floats{});
+        case SWISH: return x * sigmoid(x);
+        case GELU: return gelu(x);
+        default: return x;
+    }
+}
+
+}  // namespace

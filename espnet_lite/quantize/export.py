@@ -1,0 +1,138 @@
+"""From a fake-quantized model to what is packed: integers, their scales, and how each module multiplies.
+
+The packed form computes what the fake-quantized model does: the codes are the same integers, and only
+the order of a few fp32 products differs (runtime.quantized says which).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_lite.config import to_plain
+from espnet_lite.quantize.layers import (
+    QuantizedConv1d,
+    QuantizedConv2d,
+    QuantizedDepthwise,
+    QuantizedDotProduct,
+    QuantizedLinear,
+    QuantizedRelativeDotProduct,
+)
+from espnet_lite.quantize.quantizers import (
+    ActivationQuantizer,
+    BitActivation,
+    LsqActivation,
+    WeightQuantizer,
+)
+from espnet_lite.runtime.activations import ActivationFormat
+from espnet_lite.runtime.bits import PackedIntegers, pack_integers
+from espnet_lite.runtime.quantized import AttentionFormat, Operands, WeightedFormat
+
+WEIGHTED = (QuantizedLinear, QuantizedDepthwise, QuantizedConv1d, QuantizedConv2d)
+ATTENTIONS = (QuantizedDotProduct, QuantizedRelativeDotProduct)
+_FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What of a model goes into a packed file.
+
+    Attributes:
+        tensors: {name: fp32 tensor or PackedIntegers}; nothing is rounded to bf16 yet.
+        quantized: of the header.
+    """
+
+    tensors: dict[str, Tensor | PackedIntegers]
+    quantized: dict[str, dict]
+
+
+@torch.no_grad()
+def export_model(model: nn.Module) -> Exported:
+    """Return the packed form of a model, whatever of it is quantized.
+
+    Raises:
+        ValueError: a quantizer without a scale: the model was neither calibrated nor trained.
+    """
+    tensors: dict[str, Tensor | PackedIntegers] = dict(model.state_dict())
+    quantized: dict[str, dict] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, WEIGHTED):
+            form, own = _weighted(module)
+        elif isinstance(module, ATTENTIONS):
+            form, own = _attention(module)
+        else:
+            continue
+        for key in module.state_dict():
+            if key not in ("weight", "bias"):  # what quantizers learned
+                del tensors[f"{name}.{key}"]
+        quantized[name] = form
+        tensors |= {f"{name}.{key}": tensor for key, tensor in own.items()}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+            raise ValueError(f"'{name}' has values that are not finite")
+    return Exported(tensors, quantized)
+
+
+def _weighted(layer: nn.Module) -> tuple[dict, dict[str, Tensor | PackedIntegers]]:
+    """Return how a layer with weights multiplies, and its tensors but the bias."""
+    weights: WeightQuantizer | None = layer.weight_quantizer
+    inputs: ActivationQuantizer | None = layer.input_quantizer
+    own: dict[str, Tensor | PackedIntegers] = {}
+    form = WeightedFormat(
+        weight_bits=_FLOAT_BITS if weights is None else _plain_number(weights.bits),
+        activation_bits=_FLOAT_BITS if inputs is None else inputs.bits,
+        input=None if inputs is None else _format(inputs),
+    )
+    if weights is not None:
+        codes = weights.codes(layer.weight)
+        own["weight"] = pack_integers(codes.codes, form.stored_bits)
+        own["weight_scale"] = codes.scale.flatten().expand(len(layer.weight)).contiguous()
+    if inputs is not None:
+        own |= {f"input.{key}": number for key, number in _numbers(inputs).items()}
+    return to_plain(form), own
+
+
+def _attention(attention: nn.Module) -> tuple[dict, dict[str, Tensor]]:
+    """Return how the products of attention multiply, and the tensors of its operands."""
+    operands = {
+        name: child
+        for name, child in attention.named_children()
+        if isinstance(child, ActivationQuantizer)
+    }
+    bits = max(quantizer.bits for quantizer in operands.values())
+    form = AttentionFormat(
+        bits, Operands(**{name: _format(quantizer) for name, quantizer in operands.items()})
+    )
+    own = {
+        f"{name}.{key}": number
+        for name, quantizer in operands.items()
+        for key, number in _numbers(quantizer).items()
+    }
+    return to_plain(form), own
+
+
+def _format(quantizer: ActivationQuantizer) -> ActivationFormat:
+    if quantizer.IS_DYNAMIC:
+        return ActivationFormat("absmax", quantizer.bits)
+    return ActivationFormat(
+        "bit" if isinstance(quantizer, BitActivation) else "lsq",
+        quantizer.bits,
+        quantizer.signed,
+        quantizer.sparse and isinstance(quantizer, BitActivation),
+        quantizer.groups,
+    )
+
+
+def _numbers(quantizer: ActivationQuantizer) -> dict[str, Tensor]:
+    """Return what the file stores of a quantizer."""
+    numbers = {}
+    if isinstance(quantizer, (BitActivation, LsqActivation)):
+        numbers["scale"] = quantizer.scale().detach().clone()
+    if isinstance(quantizer, BitActivation):
+        numbers["offset"] = quantizer.threshold().detach().clone()
+    return numbers
+
+
+def _plain_number(bits: float) -> int | float:
+    """Return 8 for 8.0, as JSON should have it."""
+    return int(bits) if bits == int(bits) else bits

@@ -1,0 +1,140 @@
+"""quantize_asr as a program: steps, resuming, what the experiment holds, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from espnet_lite.bin import quantize_asr, train_asr
+from espnet_lite.config import read_yaml
+from espnet_lite.tasks.quantize import load_recognizer, read_trained
+
+CONFIG = """\
+rules:
+  - {kinds: [attention_linear, attention_matmul, feed_forward], weight_bits: 1, activation_bits: 1}
+  - {kinds: [subsampling, head], weight_bits: 8, activation_bits: 8}
+calibration_utterances: 4
+training:
+  steps: [{activation_bits: 8, updates: 2}, {updates: 4}]
+  train:
+    log_every: 1
+    validate_every: 2
+    save_every: 1
+    average_best: 1
+    schedule: {name: warmup_cosine, warmup_updates: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def teacher(corpus, tmp_path_factory):
+    expdir = tmp_path_factory.mktemp("teacher") / "asr"
+    arguments = [
+        *("--config", str(corpus / "conf.yaml"), "--tokenizer", str(corpus / "tokens")),
+        *("--train_dirs", str(corpus / "dump/train"), "--dev_dirs", str(corpus / "dump/dev")),
+        *("--cmvn", str(corpus / "cmvn.safetensors"), "--expdir", str(expdir)),
+        *("--device", "cpu", "--set", "model.decoder={name: transformer, layers: 1, heads: 2}"),
+    ]
+    assert train_asr.main(arguments) == 0
+    return expdir
+
+
+@pytest.fixture
+def arguments(corpus, teacher, tmp_path) -> list[str]:
+    (tmp_path / "quantize.yaml").write_text(CONFIG)
+    return [
+        *("--config", str(tmp_path / "quantize.yaml"), "--teacher", str(teacher)),
+        *("--train_dirs", str(corpus / "dump/train"), "--dev_dirs", str(corpus / "dump/dev")),
+        *("--expdir", str(tmp_path / "w1a1"), "--device", "cpu"),
+    ]
+
+
+def test_two_steps_leave_two_experiments_and_the_second_learns_from_the_first(
+    arguments, teacher, tmp_path, capsys
+):
+    assert quantize_asr.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "bit 1 by channel  absmax 8 by token" in shown and "bit 1 by channel  bit 1" in shown
+    first, second = tmp_path / "w1a1_step_1", tmp_path / "w1a1"
+    assert [r["activation_bits"] for r in read_yaml(first / "config.yaml")["rules"]] == [8, 8]
+    assert [r["activation_bits"] for r in read_yaml(second / "config.yaml")["rules"]] == [1, 8]
+    record = json.loads((second / "model.json").read_text())
+    assert record["teacher"] == "w1a1_step_1" and record["updates"] == 4
+    (earlier,) = record["quantization"]["earlier_steps"]
+    assert earlier["name"] == "w1a1_step_1" and earlier["updates"] == 2
+    assert 0 <= record["dev"]["agreement"] <= 1 and record["dev"]["loss_ctc"] > 0
+    lines = [json.loads(line) for line in (second / "train.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert all(line["divergence"] >= 0 and line["hidden_error"] > 0 for line in trained)
+
+    weights = load_file(second / "model.safetensors")
+    assert set(load_file(teacher / "model.safetensors")) < set(weights)  # latent, by their names
+    model = load_recognizer(second)
+    assert [rule.weight_bits for rule in read_trained(second).rules] == [1, 8]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    codes = model.encoder.blocks[0].feed_forward.expand.weight_quantizer.codes(
+        model.encoder.blocks[0].feed_forward.expand.weight
+    )
+    assert set(codes.codes.flatten().tolist()) == {-1, 1}
+
+    assert quantize_asr.main(arguments) == 0  # done: nothing is trained again
+    assert json.loads((second / "model.json").read_text())["minutes"] == record["minutes"]
+
+
+def test_without_teacher_only_the_transcripts_count(arguments, tmp_path):
+    options = ["--set", "training.distillation=null", "--set", "training.steps=[]"]
+    assert quantize_asr.main([*arguments, *options, "--set", "training.train.updates=2"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "w1a1/train.jsonl").read_text().splitlines()]
+    assert not (tmp_path / "w1a1_step_1").exists()
+    assert all("divergence" not in line for line in lines)
+    assert "agreement" in lines[-1]
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_weights(arguments, tmp_path):
+    assert quantize_asr.main(arguments) == 0
+    expected = load_file(tmp_path / "w1a1/model.safetensors")
+    again = [*arguments[:-3], str(tmp_path / "again"), "--device", "cpu"]
+    command = [sys.executable, "-m", "espnet_lite.bin.quantize_asr", *again]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for folder in ("again_step_1", "again"):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 300
+        while not list((tmp_path / folder / "checkpoints").glob("update_*")):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert quantize_asr.main(again) == 0
+    found = load_file(tmp_path / "again/model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "training=null"], "has no training; pack_model packs it"),
+        (["--set", "rules=[{kinds: [conv_depthwise], weight_bits: 1}]"], "takes nothing"),
+        (["--set", "training.distillation.hiden=1"], "did you mean 'hidden'"),
+        (["--teacher", "nowhere"], "nowhere/config.yaml"),
+    ],
+)
+def test_slips_are_one_line(arguments, options, message, tmp_path, capsys):
+    assert quantize_asr.main([*arguments, *options]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "w1a1").exists() or not list((tmp_path / "w1a1").iterdir())
+
+
+def test_another_policy_in_the_same_folder_is_refused(arguments, capsys):
+    assert quantize_asr.main(arguments) == 0
+    assert quantize_asr.main([*arguments, "--set", "training.dropout=0.1"]) == 2
+    err = capsys.readouterr().err
+    assert "dropout 0.0 -> 0.1" in err and "--quantize_tag NAME" in err
