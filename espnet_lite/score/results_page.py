@@ -265,6 +265,8 @@ def _details(row: Mapping) -> str:
         ("Model", f"`{model['file']}`, {_number(model['bytes'])} bytes, {_parameters(row)}"),
         ("sha256", f"`{model['sha256']}`"),
     ]
+    if row.get("lm"):
+        known.append(("Language model", _language_model(row["lm"])))
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
@@ -301,6 +303,7 @@ _MACHINE = {
     "toolkit": "espnet_lite {}",
     "commit": "commit {}",
 }
+_LANGUAGE_MODEL = {"kind": "{}", "order": "order {}", "config": "config {}"}
 _DECODING = {"nj": "{} processes", "threads": "{} threads each"}
 
 
@@ -325,9 +328,32 @@ def _decode_again(row: Mapping) -> str:
     """Return the command that makes the scores of a row once more."""
     command = f"./run.sh --stage decode --model {row['model']['file']}"
     config_file = row["decode"].get("config_file")
-    if config_file is None or config_file == DEFAULT_DECODING:
-        return command
-    return f"{command} --inference_config {config_file}"
+    if config_file is not None and config_file != DEFAULT_DECODING:
+        command += f" --inference_config {config_file}"
+    if row.get("lm"):
+        lm, record = row["lm"], row["lm"].get("record", {})
+        is_kept = Path(lm["file"]).parent.name == "models"
+        if is_kept:
+            return f"{command} --lm {lm['file']}"
+        command += f" --lm_config conf/{record.get('config', 'lm.yaml')}"
+        if files := [name for name in record.get("text", {}).get("files", []) if "." in name]:
+            command += f' --lm_text "{" ".join(files)}"'
+    return command
+
+
+def _language_model(lm: Mapping) -> str:
+    """Return what is known of a language model, its text and its perplexities on dev sets."""
+    record = lm.get("record", {})
+    parts = [f"`{lm['file']}`", f"{_number(lm['bytes'])} bytes", f"sha256 `{lm['sha256'][:12]}…`"]
+    parts += _said(record, _LANGUAGE_MODEL)
+    if record.get("text"):
+        parts.append(f"{_number(record['text']['words'])} words of text")
+    for name, measured in record.get("dev", {}).items():
+        parts.append(
+            f"perplexity on {name} {measured['per_token']:g} per token, "
+            f"{measured['per_word']:g} per word"
+        )
+    return ", ".join(parts)
 
 
 def _decoding(decode: Mapping) -> str:

@@ -465,6 +465,46 @@ def test_a_given_model_needs_no_training(recipe):
 
 
 @pytest.mark.slow
+def test_a_language_model_is_made_of_text_and_decoded_with(recipe):
+    recipe.write_config("lm_ngram.yaml", "order: 3")
+    lm = ["--lm_config", "conf/lm_ngram.yaml"]
+    out = recipe.run(*lm)
+    assert recipe.stages_run(out) == [*ALL[:5], "lm", *ALL[5:]]
+    (made,) = command_of(recipe, "train_lm")
+    assert made == (
+        "train_lm --config conf/lm_ngram.yaml --tokenizer dump/tokens_bpe30 "
+        "--expdir exp/lm_ngram_bpe30 --text dump/train/text --dev_text dump/dev/text "
+        "--held_out_text dump/test/text"
+    )
+    for line in command_of(recipe, "decode_asr"):
+        assert line.endswith("--lm exp/lm_ngram_bpe30/lm.esp")
+    assert recipe.stages_run(recipe.run(*lm)) == []
+    (recipe.folder / "more.gz").write_text("text\n")
+    more = [*lm, "--lm_text", "more.gz", "--lm_tag", "more", "--lm_set", "order=4"]
+    assert recipe.stages_run(recipe.run(*more)) == ["lm", "decode", "score"]
+    (made,) = command_of(recipe, "train_lm")
+    assert "--expdir exp/lm_ngram_bpe30_more --set order=4 --text more.gz --dev_text" in made
+    # A language model that is given is not made, and those who have none decode without.
+    given = ["--lm", "exp/lm_ngram_bpe30/lm.esp"]
+    assert recipe.stages_run(recipe.run(*given)) == ["decode", "score"]
+    assert recipe.stages_run(recipe.run()) == ["decode", "score"]
+    assert not command_of(recipe, "decode_asr")[0].count("--lm")
+    assert "none.esp: no such file" in recipe.run("--lm", "none.esp", code=2)
+
+
+def test_a_packed_models_tokens_are_its_language_models(recipe):
+    recipe.write_config("lm_ngram.yaml", "order: 3")
+    (recipe.folder / "models").mkdir()
+    (recipe.folder / "models" / "x.esp").write_text("packed\n")
+    recipe.run("--model", "models/x.esp", "--stop_stage", "dump")
+    out = recipe.run(
+        "--model", "models/x.esp", "--lm_config", "conf/lm_ngram.yaml", "--stage", "lm"
+    )
+    assert recipe.stages_run(out) == ["lm", "decode", "score", "profile"]
+    (made,) = command_of(recipe, "train_lm")
+    assert "--tokenizer models/x.esp --expdir exp/lm_ngram_x " in made
+
+
 def test_called_from_elsewhere_its_paths_are_those_of_the_caller(recipe, tmp_path):
     (tmp_path / "corpus here").mkdir()
     out = recipe.run(
