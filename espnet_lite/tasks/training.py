@@ -225,7 +225,7 @@ def training_record(
     }
 
 
-def _batch_size(config: object) -> dict[str, float]:
+def _batch_size(config: object) -> dict[str, float | int]:
     """Return how much data an update takes."""
     data, accumulate = config.data, config.train.accumulate
     if isinstance(data, TextOptions):
