@@ -17,6 +17,8 @@ from espnet_lite.runtime.format import read_packed
 from espnet_lite.runtime.quantized import check_integer_tensors, put_integer_modules
 from espnet_lite.text.tokenizer import Tokenizer
 
+_NEW = "quantized"  # since version 2, and only where something is
+_NEEDED = {"architecture": dict, "tokenizer": dict, _NEW: dict}
 DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
 
 
@@ -41,9 +43,12 @@ class PackedModel(nn.Module):
     def __init__(self, header: dict, *, where: object = None):
         """Build the modules of `header` (weights as initialized; `from_parts` fills them)."""
         super().__init__()
+        for key, kind in _NEEDED.items():
+            if not isinstance(header.get(key, kind()), kind) or (key not in header and key != _NEW):
+                raise InputError(f"its header has no '{key}' that can be read", where=where)
         architecture = from_plain(Architecture, header["architecture"], where=where)
         self.header = header
-        self.tokenizer = Tokenizer.from_dict(header["tokenizer"])
+        self.tokenizer = Tokenizer.from_dict(header["tokenizer"], where=where)
         if len(self.tokenizer.tokens) != architecture.vocab:
             raise InputError(
                 f"a tokenizer of {len(self.tokenizer.tokens)} tokens "

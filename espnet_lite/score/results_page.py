@@ -37,6 +37,11 @@ _SUMMARY = (
     "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
     " it tells rows apart where error rates are too high to."
 )
+_AGREEMENT = "frames as fp32, %"
+_AGREEING = (
+    f" {_AGREEMENT}: frames of those sets whose most probable token is that of the network in floating"
+    " point which the model was made from."
+)
 _PRETRAINING = (
     "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
     " no training heard, silence counted as a phone. Accuracies are of the units of masked and of"
@@ -90,8 +95,9 @@ def results_page(
         f"# Results: {headline['title']}",
         f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
         f"({rate} %), chosen there and not on a test set.",
-        _SUMMARY.format(drawn=_drawn(ordered)),
-        _summary(ordered),
+        _SUMMARY.format(drawn=_drawn(ordered))
+        + (_AGREEING if _AGREEMENT in (summary := _summary(ordered)) else ""),
+        summary,
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
         *_without_hypothesis(ordered),
@@ -200,7 +206,25 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             cells = [f"**{cell}**" for cell in cells]
             cells[0] = f"{STAR} {cells[0]}"
         lines.append(cells)
-    return markdown_table(header, lines)
+    return markdown_table(*_with_bits(ordered, header, lines))
+
+
+def _with_bits(
+    ordered: Sequence[Mapping], header: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the summary with two more columns where a row was quantized: the name of its policy, and
+    the frames of the dev sets that agree with the network in floating point."""
+    agreements = [(row["record"].get("dev") or {}).get("agreement") for row in ordered]
+    if all(part is None for part in agreements):
+        return header, lines
+    bits = [row["model"].get("bits") or ABSENT for row in ordered]
+    shown = [ABSENT if part is None else f"{100 * part:.1f}" for part in agreements]
+    columns = list(zip(header, *lines, strict=True))
+    for name, cells, before in (("bits", bits, "bytes"), (_AGREEMENT, shown, "dev CTC loss")):
+        place = [column[0] for column in columns].index(before) + 1
+        columns.insert(place, (name, f"**{cells[0]}**", *cells[1:]))
+    header, *lines = (list(line) for line in zip(*columns, strict=True))
+    return header, lines
 
 
 def _scores(ordered: Sequence[Mapping], kind: str) -> str:
@@ -241,6 +265,8 @@ def _details(row: Mapping) -> str:
         ("Model", f"`{model['file']}`, {_number(model['bytes'])} bytes, {_parameters(row)}"),
         ("sha256", f"`{model['sha256']}`"),
     ]
+    if row.get("lm"):
+        known.append(("Language model", _language_model(row["lm"])))
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
@@ -277,6 +303,7 @@ _MACHINE = {
     "toolkit": "espnet_lite {}",
     "commit": "commit {}",
 }
+_LANGUAGE_MODEL = {"kind": "{}", "order": "order {}", "config": "config {}"}
 _DECODING = {"nj": "{} processes", "threads": "{} threads each"}
 
 
@@ -301,9 +328,32 @@ def _decode_again(row: Mapping) -> str:
     """Return the command that makes the scores of a row once more."""
     command = f"./run.sh --stage decode --model {row['model']['file']}"
     config_file = row["decode"].get("config_file")
-    if config_file is None or config_file == DEFAULT_DECODING:
-        return command
-    return f"{command} --inference_config {config_file}"
+    if config_file is not None and config_file != DEFAULT_DECODING:
+        command += f" --inference_config {config_file}"
+    if row.get("lm"):
+        lm, record = row["lm"], row["lm"].get("record", {})
+        is_kept = Path(lm["file"]).parent.name == "models"
+        if is_kept:
+            return f"{command} --lm {lm['file']}"
+        command += f" --lm_config conf/{record.get('config', 'lm.yaml')}"
+        if files := [name for name in record.get("text", {}).get("files", []) if "." in name]:
+            command += f' --lm_text "{" ".join(files)}"'
+    return command
+
+
+def _language_model(lm: Mapping) -> str:
+    """Return what is known of a language model, its text and its perplexities on dev sets."""
+    record = lm.get("record", {})
+    parts = [f"`{lm['file']}`", f"{_number(lm['bytes'])} bytes", f"sha256 `{lm['sha256'][:12]}…`"]
+    parts += _said(record, _LANGUAGE_MODEL)
+    if record.get("text"):
+        parts.append(f"{_number(record['text']['words'])} words of text")
+    for name, measured in record.get("dev", {}).items():
+        parts.append(
+            f"perplexity on {name} {measured['per_token']:g} per token, "
+            f"{measured['per_word']:g} per word"
+        )
+    return ", ".join(parts)
 
 
 def _decoding(decode: Mapping) -> str:

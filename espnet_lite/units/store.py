@@ -217,10 +217,16 @@ class _Index:
         with path.open("rb") as file:
             for line, text in enumerate(file, start=1):
                 words = text.split()
-                if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
+                if len(words) != 4 or not all(map(_is_count, words[1:])):
                     raise InputError(
                         f"'{text.decode('utf-8', 'replace').strip()}', expected "
                         "'utterance offset_frames num_frames num_samples'",
+                        where=f"{path}:{line}",
+                        fix=MAKE_AGAIN,
+                    )
+                if not (words[0].isascii() or _is_utf8(words[0])):
+                    raise InputError(
+                        f"utterance id {words[0]!r} is not UTF-8",
                         where=f"{path}:{line}",
                         fix=MAKE_AGAIN,
                     )
@@ -259,6 +265,19 @@ class _Index:
         return InputError(
             f"utterance '{name}': {message}", where=f"{self.path}:{row + 1}", fix=MAKE_AGAIN
         )
+
+
+def _is_count(word: bytes) -> bool:
+    """Return whether a word is a whole number whose sums stay below 2^63."""
+    return word.isdigit() and len(word) <= 15
+
+
+def _is_utf8(word: bytes) -> bool:
+    try:
+        word.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_description(path: Path) -> dict:

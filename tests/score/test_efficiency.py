@@ -107,6 +107,16 @@ def test_the_main_table_by_hand():
     assert main_table(untimed, [])[1][0][-2:] == ["-", "-"]
 
 
+def test_estimates_are_columns_where_a_profile_has_them():
+    estimates = {"bops": 2_500_000_000_000, "weighted_macs": 125_000_000}
+    few, plain = profile("few", estimates=estimates), profile("plain")
+    header, cells = main_table(efficiency_lines([], [few, plain]), [])
+    found = [dict(zip(header, line, strict=True)) for line in cells]
+    assert [line["TBOPs (est.)"] for line in found] == ["2.50", "-"]
+    assert [line["GMACs·w/32 (est.)"] for line in found] == ["0.12", "-"]
+    assert "est." not in " ".join(main_table(efficiency_lines([], [plain]), [])[0])
+
+
 def test_rates_have_their_intervals_in_the_table_and_the_figures():
     rows = copy.deepcopy(ROWS)
     rows[0]["scores"]["dev"]["wer"]["interval"] = {"low": 4.25, "high": 20.75}

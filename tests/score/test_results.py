@@ -319,6 +319,23 @@ def test_row_names_the_decoding_config_of_the_recipe(recipe, given, kept):
     assert ("--inference_config" in results_page({"x": built})) == (kept is not None)
 
 
+def test_bits_and_agreement_are_columns_where_a_row_was_quantized(recipe, rows):
+    assert "bits" not in results_page(rows)
+    record = {"parameters": 9, "minutes": 1.5, "updates": 3, "seed": 0}
+    record["dev"] = {"loss_ctc": 2.5, "agreement": 0.98765}
+    few = build(recipe, bits="w1a8", record=record)
+    assert few["model"]["bits"] == "w1a8"
+    page = results_page({"x": few, "y": build(recipe, row="y")})
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    header = next(line for line in lines if "bits" in line)
+    [best, other] = lines[lines.index(header) + 2 :][:2]
+    found = dict(zip(header, best, strict=True))
+    assert found["bits"] == "**w1a8**" and found["frames as fp32, %"] == "**98.8**"
+    assert found["dev CTC loss"] == "**2.5**" and found["bytes"] == "**7**"
+    assert dict(zip(header, other, strict=True))["bits"] == "-"
+    assert header.index("bits") == header.index("bytes") + 1
+
+
 def test_row_names_the_committed_copy_of_the_same_bytes(recipe):
     (recipe / "models").mkdir()
     (recipe / "models" / "a.esp").write_bytes(b"others!")
