@@ -31,6 +31,7 @@ demo: setup  ## egs/mini from nothing to the tables of WER and cost, in 16, 8 an
 	set -e; for bits in $(DEMO_BITS); do \
 		$(DEMO) --stage quantize --quantize_config conf/quantize_$$bits.yaml; done
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
+	@echo "all of it, with every utterance: $(DEMO_DIR)/exp/report.html"
 
 kernels: setup  ## compile the C++ kernels now rather than when they are first needed
 	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels

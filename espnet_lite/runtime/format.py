@@ -14,7 +14,7 @@ those 64 bytes read as ASCII `0`. `__metadata__["espnet_lite"]` is a JSON text a
      tensors: {name: {encoding, shape}}}
 
 `encoding` says how to get the values of a tensor from the stored bytes (`shape` is the shape of
-those values): `fp32`, `bf16` and `int64` are the plain numbers, `int1`, `int2`, `int4` and `int8`
+those values): `fp32`, `bf16`, `int64` and `int32` are the plain numbers, `int1`, `int2`, `int4` and `int8`
 integers of so many bits (runtime/bits.py). `quantized` says what multiplies integers
 (runtime/quantized.py). A reader refuses an encoding it does not know. The same input gives the same
 bytes.
@@ -41,6 +41,7 @@ ENCODINGS = {  # encoding -> safetensors dtype
     "fp32": "F32",
     "bf16": "BF16",
     "int64": "I64",
+    "int32": "I32",
     "int1": "U8",
     "int2": "U8",
     "int4": "U8",
@@ -81,7 +82,7 @@ def read_checked_header(path: Path | str) -> dict:
 
 
 def read_packed(path: Path | str) -> tuple[dict, dict]:
-    """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16 or int64;
+    """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16, int64 or int32;
     integers of few bits as `PackedIntegers`.
 
     Raises:
@@ -119,7 +120,7 @@ def write_packed(path: Path | str, tensors: dict, header: dict) -> None:
 
 
 def packed_bytes(tensors: dict, header: dict) -> bytearray:
-    """Return the packed file of `tensors`: name -> torch tensor (fp32, bf16 or int64) or
+    """Return the packed file of `tensors`: name -> torch tensor (fp32, bf16, int64 or int32) or
     `PackedIntegers`.
 
     `format_version` and `tensors` of the header are set here; the rest is kept as given. JSON keys
@@ -165,7 +166,12 @@ def _encoded(name: str, tensor) -> tuple:
 
     if isinstance(tensor, PackedIntegers):
         return tensor.encoding, tensor.shape, tensor.stored
-    encodings = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "int64"}
+    encodings = {
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.int64: "int64",
+        torch.int32: "int32",
+    }
     if tensor.dtype not in encodings:
         raise ValueError(f"tensor {name} is {tensor.dtype}, expected one of {list(encodings)}")
     return encodings[tensor.dtype], tensor.shape, tensor

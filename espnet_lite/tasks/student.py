@@ -27,7 +27,7 @@ class StudentAsr(AsrModel):
 
     def __init__(self, config: AsrConfig, *, vocab: int):
         super().__init__(config, vocab=vocab)
-        self._fixed: tuple[AsrModel, ...] = ()  # in a tuple, where nn.Module does not see them
+        self._fixed: tuple[AsrModel | None, ...] = ()  # in a tuple: nn.Module does not see them
         self._masks: tuple[nn.Module, ...] = ()
         self._distillation: DistillationOptions | None = None
         self._watch: ScaleWatch | None = None
@@ -36,21 +36,25 @@ class StudentAsr(AsrModel):
     def prepare(
         self,
         *,
-        teacher: AsrModel,
-        reference: AsrModel,
+        teacher: AsrModel | None,
+        reference: AsrModel | None,
         distillation: DistillationOptions | None,
         dropout: float | None,
     ) -> None:
         """Get ready to be trained; to be called once all quantizers are in their places.
 
         Args:
-            teacher: what is learned from.
-            reference: the floating-point recognizer that validation counts agreeing frames with.
+            teacher: what is learned from; None without distillation.
+            reference: the floating-point recognizer that validation counts agreeing frames with; None:
+                there is none.
             distillation: weights of the losses; None: the recognizer's own loss alone.
             dropout: in front end and encoder from now on; None leaves it.
         """
-        self._fixed = tuple(model.eval().requires_grad_(False) for model in (teacher, reference))
-        self._masks = tuple(m for m in teacher.modules() if isinstance(m, (SpecAugment, InputMask)))
+        self._fixed = (teacher, reference)
+        for model in filter(None, self._fixed):
+            model.eval().requires_grad_(False)
+        of_teacher = () if teacher is None else teacher.modules()
+        self._masks = tuple(m for m in of_teacher if isinstance(m, (SpecAugment, InputMask)))
         self._distillation = distillation
         self._watch = ScaleWatch(self)
         self._switches = [switches for _, switches in switched(self)]
@@ -61,7 +65,7 @@ class StudentAsr(AsrModel):
 
     def _apply(self, fn, recurse=True):
         """Take the fixed recognizers along to another device."""
-        for model in self._fixed:
+        for model in filter(None, self._fixed):
             model._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
@@ -82,6 +86,8 @@ class StudentAsr(AsrModel):
         if not self.training:
             outputs = self.outputs(batch)
             loss = self.loss(outputs, batch)
+            if reference is None:
+                return loss
             lengths = outputs.encoded.lengths
             theirs = reference.encode(batch.waveform, batch.waveform_lengths)
             loss.metrics["agreement"] = agreeing(

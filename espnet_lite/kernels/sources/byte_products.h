@@ -269,7 +269,7 @@ inline void multiply_tile(const int8_t* codes, int64_t stride, const uint8_t* pa
 
 // The same for any number of panels up to SUM_PANELS.
 template <int BITS>
-inline void multiply_panels(int64_t count, const int8_t* codes, int64_t stride,
+__attribute__((noinline)) void multiply_panels(int64_t count, const int8_t* codes, int64_t stride,
                             const uint8_t* panels, int64_t panel_bytes, int64_t depth,
                             int32_t* sums) {
     constexpr int HALF = TILE_PANELS > 2 ? 2 : 1;

@@ -138,7 +138,7 @@ inline float largest_magnitude(const float* x, int64_t count) {
 }
 
 // Write the codes of a row; return their sum, and their scale in `scale`.
-inline int32_t quantize_row(const float* x, int64_t count, const Quantizer& quantizer, int8_t* codes,
+[[maybe_unused]] __attribute__((noinline)) int32_t quantize_row(const float* x, int64_t count, const Quantizer& quantizer, int8_t* codes,
                             float* scale) {
     *scale = quantizer.scale;
     switch (quantizer.kind) {
