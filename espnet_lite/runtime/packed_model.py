@@ -17,8 +17,6 @@ from espnet_lite.runtime.format import read_packed
 from espnet_lite.runtime.quantized import check_integer_tensors, put_integer_modules
 from espnet_lite.text.tokenizer import Tokenizer
 
-_NEW = "quantized"  # since version 2, and only where something is
-_NEEDED = {"architecture": dict, "tokenizer": dict, _NEW: dict}
 DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
 
 
@@ -43,9 +41,11 @@ class PackedModel(nn.Module):
     def __init__(self, header: dict, *, where: object = None):
         """Build the modules of `header` (weights as initialized; `from_parts` fills them)."""
         super().__init__()
-        for key, kind in _NEEDED.items():
-            if not isinstance(header.get(key, kind()), kind) or (key not in header and key != _NEW):
-                raise InputError(f"its header has no '{key}' that can be read", where=where)
+        quantized = header.get("quantized", {})  # absent where nothing is
+        parts = (header.get("architecture"), header.get("tokenizer"), quantized)
+        if not all(isinstance(part, dict) for part in parts):
+            what = "architecture, tokenizer and quantized are not all mappings"
+            raise InputError(f"damaged header: {what}", where=where, fix="pack it again")
         architecture = from_plain(Architecture, header["architecture"], where=where)
         self.header = header
         self.tokenizer = Tokenizer.from_dict(header["tokenizer"], where=where)
@@ -61,7 +61,7 @@ class PackedModel(nn.Module):
         )
         self.sample_rate: int = self.front_end.sample_rate  # Hz
         self.ctc_head = nn.Linear(self.encoder.dim, architecture.vocab)
-        put_integer_modules(self, _of_runtime(header.get("quantized", {})), where=where)
+        put_integer_modules(self, _of_runtime(quantized), where=where)
         self.eval()
 
     @classmethod
