@@ -24,7 +24,7 @@ def test_every_sentence_once_within_the_budget():
         seen += batch.token_lengths.tolist()
         assert loader.amount(batch) == int(batch.token_lengths.sum()) + len(batch.ids)
     assert sorted(seen) == sorted(map(len, SENTENCES))
-    assert loader.record(25)["train_tokens"] == 18
+    assert loader.record(25.0)["train_tokens"] == 18
     assert loader.size() == "7 sentences, 18 tokens"
 
 
