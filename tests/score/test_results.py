@@ -272,7 +272,7 @@ def test_the_language_model_of_a_row_is_told_with_the_command(recipe):
     for path in paths:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"lm": lm}))
     built = build(recipe)
-    assert built["lm"]["file"] == "lm.esp" and "path" not in built["lm"]
+    assert built["lm"]["file"] == "exp/lm.esp" and "path" not in built["lm"]
     (recipe / "models").mkdir()
     for name, content in (("model.esp", b"weights"), ("lm.esp", b"n-gram")):
         (recipe / "models" / name).write_bytes(content)

@@ -492,19 +492,21 @@ def test_a_language_model_is_made_of_text_and_decoded_with(recipe):
     assert "none.esp: no such file" in recipe.run("--lm", "none.esp", code=2)
 
 
+@pytest.mark.slow
 def test_a_packed_models_tokens_are_its_language_models(recipe):
     recipe.write_config("lm_ngram.yaml", "order: 3")
     (recipe.folder / "models").mkdir()
     (recipe.folder / "models" / "x.esp").write_text("packed\n")
-    recipe.run("--model", "models/x.esp", "--stop_stage", "dump")
-    out = recipe.run(
-        "--model", "models/x.esp", "--lm_config", "conf/lm_ngram.yaml", "--stage", "lm"
-    )
+    given = ["--model", "models/x.esp", "--lm_config", "conf/lm_ngram.yaml"]
+    assert "no training set is prepared" in recipe.run(*given, code=2)
+    recipe.run("--stop_stage", "dump")
+    out = recipe.run(*given, "--stage", "lm")
     assert recipe.stages_run(out) == ["lm", "decode", "score", "profile"]
     (made,) = command_of(recipe, "train_lm")
     assert "--tokenizer models/x.esp --expdir exp/lm_ngram_x " in made
 
 
+@pytest.mark.slow
 def test_called_from_elsewhere_its_paths_are_those_of_the_caller(recipe, tmp_path):
     (tmp_path / "corpus here").mkdir()
     out = recipe.run(
