@@ -1,6 +1,5 @@
 """Make a language model of text (stage 8): an n-gram, or train a Transformer."""
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -63,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     from espnet_lite.tasks.lm import load_lm_config
     from espnet_lite.tasks.lm_text import read_lm_text
     from espnet_lite.tasks.ngram import NgramConfig, train_ngram
+    from espnet_lite.tasks.training import recorded_command
     from espnet_lite.tasks.transformer_lm import train_transformer_lm
 
     config = load_lm_config(options.config, options.overrides)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         text=text,
         tokenizer=tokenizer,
         expdir=options.expdir,
-        command=shlex.join(command[2:]),
+        command=recorded_command(command),
     )
 
 

@@ -10,7 +10,6 @@ The utterances are encoded once. Never tune on what is reported: the test sets.
 import itertools
 import json
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -55,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     from espnet_lite.files import write_text
     from espnet_lite.numerics import use_fast_matmul
     from espnet_lite.runtime.packed_model import PackedModel
+    from espnet_lite.tasks.training import recorded_command
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{key} {best.choice[key]:g} is at the edge of what was tried: try more beyond it")
     if options.table is not None:
         record = {
-            "command": shlex.join(command_line("tune_decoding", argv)[2:]),
+            "command": recorded_command(command_line("tune_decoding", argv)),
             "utterances": len(tuner.texts),
             "words": best.words,
             "tried": [{**one.choice, "errors": one.errors} for one in tried],

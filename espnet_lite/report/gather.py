@@ -10,6 +10,7 @@ from espnet_lite.data.tables import read_table
 from espnet_lite.environment import commit
 from espnet_lite.report.audio_files import audio_addresses
 from espnet_lite.report.decoded_sets import find_decoded_sets
+from espnet_lite.report.quantization_maps import read_quantization_maps
 from espnet_lite.report.trainings import read_trainings
 from espnet_lite.report.unit_usage import read_unit_usage
 from espnet_lite.report.utterance_tables import set_table
@@ -50,6 +51,7 @@ def gather(
         "trainings": read_trainings(expdir),
         "pretrainings": {"header": header, "rows": pretrainings},
         "units": read_unit_usage(expdir),
+        "quantization": read_quantization_maps(results_dir),
         "utterances": {
             name: table
             for name in names

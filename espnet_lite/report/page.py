@@ -11,7 +11,7 @@ from pathlib import Path
 ASSETS = Path(__file__).parent / "assets"
 # In the order in which they are joined into one script.
 SCRIPTS = (
-    *("elements.js", "tables.js", "plots.js", "results.js"),
+    *("elements.js", "tables.js", "plots.js", "results.js", "quantization.js"),
     *("alignments.js", "cards.js", "error_tables.js", "utterances.js", "report.js"),
 )
 

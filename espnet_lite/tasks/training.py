@@ -202,7 +202,7 @@ def training_record(
     config, state = training.config, trainer.state
     return {
         "config": config_file.name,
-        "command": " ".join([command[2].rpartition(".")[2], *_without_paths(command[3:])]),
+        "command": recorded_command(command),
         "seed": config.train.seed,
         "updates": state.update,
         "epochs": state.epoch,
@@ -225,7 +225,7 @@ def training_record(
     }
 
 
-def _batch_size(config: object) -> dict[str, float]:
+def _batch_size(config: object) -> dict[str, float | int]:
     """Return how much data an update takes."""
     data, accumulate = config.data, config.train.accumulate
     if isinstance(data, TextOptions):
@@ -247,6 +247,11 @@ def _dev_metrics(trainer: Trainer) -> dict[str, float | None]:
             shown = [key for key in entry if key not in ("kind", "update", "minutes")]
             return {key: entry[key] if math.isfinite(entry[key]) else None for key in shown}
     return {}
+
+
+def recorded_command(command: list[str]) -> str:
+    """Return `python -m PROGRAM ARGUMENT…` as records keep it: without this machine's folders."""
+    return " ".join([command[2].rpartition(".")[2], *_without_paths(command[3:])])
 
 
 def _without_paths(arguments: list[str]) -> list[str]:

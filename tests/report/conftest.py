@@ -125,6 +125,19 @@ def recipe(tmp_path_factory) -> Recipe:
     ]
     lines.append({"kind": "dev", "update": 4, "minutes": 0.4, "loss": 3.0, "ctc_error": 0.25})
     (training / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    analyses = folder / "results" / "quantization_errors"
+    analyses.mkdir()
+    units = [
+        {
+            "name": f"encoder.blocks.{i}.attention",
+            "own": 0.2,
+            "propagated": 0.1 * i,
+            "interaction": 0,
+        }
+        for i in range(3)
+    ]
+    analysis = {"name": "tiny_w1a8", "encoder": "transformer", "units": units}
+    (analyses / "tiny_w1a8.json").write_text(json.dumps(analysis))
     write_store(
         folder / "exp" / "units_tiny",
         [([b"u1"], np.array([4 * 160 + 240]), np.array([4]), np.array([2, 0, 2, 1]))],

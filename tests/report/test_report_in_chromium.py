@@ -64,11 +64,15 @@ def results_column(page, column: int) -> list[str]:
 
 def test_the_sections_and_the_headline(page):
     assert page.run("[...document.querySelectorAll('h2')].map((one) => one.textContent)") == [
-        *("Results", "Cost", "Training", "Units", "Utterances"),
+        *("Results", "Cost", "Training", "Quantization errors", "Units", "Utterances"),
     ]
     assert page.run("document.querySelector('h1').textContent") == "a <b>/asr1"
     assert page.run("document.querySelector('.lede strong').textContent") == "second"
     assert page.run("document.querySelectorAll('svg path.line').length") > 0
+    propagated = page.run(
+        "[...document.querySelectorAll('.heat')[1].tBodies[0].rows[0].cells].map((c) => c.textContent)"
+    )
+    assert propagated == ["attention", "0", "10", "20"]
 
 
 def test_a_press_sorts_and_another_turns_it_round(page):

@@ -360,7 +360,8 @@ def test_faults_of_building_a_row(recipe):
     decoded = json.loads(path.read_text())
     path.write_text(json.dumps({**decoded, "config": {"name": "beam"}}))
     with pytest.raises(
-        InputError, match=r"test/decode\.json: decoded with another config than dev"
+        InputError,
+        match=r"test/decode\.json: decoded with another config or language model than dev",
     ):
         build(recipe)
     path.write_text(json.dumps({k: v for k, v in decoded.items() if k != "rtf"}))

@@ -10,6 +10,7 @@ function drawReport() {
     resultsSection(data, utterances),
     data.efficiency.length > 0 || data.rows.length > 1 ? costSection(data) : null,
     data.trainings.length + data.pretrainings.rows.length > 0 ? trainingSection(data) : null,
+    data.quantization.length > 0 ? quantizationSection(data) : null,
     data.units.length > 0 ? unitsSection(data) : null,
     utterances.node,
   ].filter(Boolean);
