@@ -9,6 +9,19 @@ option_list lm_set "KEY=VALUE: a value of the lm_config"
 option lm_tag "" "further name of the language model, for another variant"
 option lm "" "decode with this language model (lm.esp or an ARPA file); none is trained" file
 
+# find_texts ARRAY FILES: set ARRAY to the files, looked for where the user stands, then in the recipe.
+find_texts() {
+    local -n files=$1
+    local i
+    read -r -a files <<<"$2"
+    for i in "${!files[@]}"; do
+        [[ ${files[i]} == /* || ! -e $caller_dir/${files[i]} ]] ||
+            files[i]=$(realpath "$caller_dir/${files[i]}")
+        require "${files[i]}"
+        files[i]=${files[i]#"$recipe_dir"/}
+    done
+}
+
 # choose_lm: set the names of what is read and written, and `lm`, the file that stage 9 reads.
 choose_lm() {
     lm_texts=() lm_plain_texts=() lm_after=()
@@ -20,8 +33,8 @@ choose_lm() {
         lm_config=""
     fi
     [[ -n $lm_config ]] || return 0
-    read -r -a lm_texts <<<"$lm_text"
-    read -r -a lm_plain_texts <<<"$lm_plain_text"
+    find_texts lm_texts "$lm_text"
+    find_texts lm_plain_texts "$lm_plain_text"
     ((${#lm_texts[@]} + ${#lm_plain_texts[@]} > 0)) || lm_texts=("${train_texts[@]}")
     ((${#lm_texts[@]} + ${#lm_plain_texts[@]} > 0)) ||
         die "--lm_config $lm_config: no training set is prepared, name texts with --lm_text"

@@ -5,9 +5,11 @@ Words that the n-gram has not seen are never read. The best path of a word seque
 `log_add` the sum of its paths.
 """
 
+import functools
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.hypothesis import Hypothesis
 from espnet_lite.errors import InputError
 from espnet_lite.lm.arpa import write_arpa
-from espnet_lite.lm.ngram import SPECIAL_WORDS, NgramModel
+from espnet_lite.lm.ngram import SPECIAL_WORDS, UNKNOWN, NgramModel
 from espnet_lite.text.special_tokens import SPACE
 from espnet_lite.text.tokenizer import Tokenizer
 
@@ -63,22 +65,13 @@ class WordNgram:
                 fix="give an n-gram of words: train_lm with unit: word",
             )
 
-
-class LexiconBeam:
-    """The most probable words by CTC and a word n-gram; `nbest` is flashlight's."""
-
-    def __init__(self, config: LexiconBeamConfig, decoder: object, lm: object):
-        """Build the tree of spellings and KenLM's model.
+    @functools.cached_property
+    def prepared(self) -> "_Prepared":
+        """Return KenLM's model and the tree of spellings, made when they are first asked for.
 
         Raises:
-            InputError: no n-gram of words, or flashlight-text is not installed.
+            InputError: flashlight-text is not installed.
         """
-        if not isinstance(lm, WordNgram):
-            raise InputError(
-                "method lexicon_beam needs an n-gram of words",
-                fix="make one: conf/lm_ngram_word.yaml",
-            )
-        self.config, self.lm = config, lm
         try:
             from flashlight.lib.text import decoder as flashlight
             from flashlight.lib.text.decoder.kenlm import KenLM
@@ -89,21 +82,49 @@ class LexiconBeam:
                 fix="install it: pip install 'espnet_lite[lexicon]'",
             ) from None
         dictionary = Dictionary()
-        for word in lm.words:
+        for word in (*self.words, UNKNOWN):
             dictionary.add_entry(word)
-        unknown = len(lm.words)
-        dictionary.add_entry("<unk>")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "lm.arpa"
-            write_arpa(path, lm.model)
-            self._kenlm = KenLM(str(path), dictionary)
-        space = -1 if lm.space is None else lm.space
-        tree = flashlight.Trie(max(map(max, lm.spellings)) + 1, space)
-        start = self._kenlm.start(False)
-        for number, spelling in enumerate(lm.spellings):
-            _, score = self._kenlm.score(start, number)
+            write_arpa(path, self.model)
+            kenlm = KenLM(str(path), dictionary)
+        tree = flashlight.Trie(max(map(max, self.spellings)) + 1, self.separator)
+        start = kenlm.start(False)
+        for number, spelling in enumerate(self.spellings):
+            _, score = kenlm.score(start, number)
             tree.insert(spelling, number, score)
         tree.smear(flashlight.SmearingMode.MAX)
+        return _Prepared(flashlight, kenlm, tree)
+
+    @property
+    def separator(self) -> int:
+        """Return the token between words, −1 where there is none."""
+        return -1 if self.space is None else self.space
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    flashlight: object  # the module of decoders
+    kenlm: object
+    tree: object
+
+
+class LexiconBeam:
+    """The most probable words by CTC and a word n-gram; `nbest` is flashlight's."""
+
+    def __init__(self, config: LexiconBeamConfig, decoder: object, lm: object):
+        """Take an n-gram of words.
+
+        Raises:
+            InputError: there is none, or flashlight-text is not installed.
+        """
+        if not isinstance(lm, WordNgram):
+            raise InputError(
+                "method lexicon_beam needs an n-gram of words",
+                fix="make one: conf/lm_ngram_word.yaml",
+            )
+        self.config, self.lm = config, lm
+        flashlight = lm.prepared.flashlight
         options = flashlight.LexiconDecoderOptions(
             beam_size=config.beam_size,
             beam_size_token=config.token_beam,
@@ -116,7 +137,14 @@ class LexiconBeam:
             criterion_type=flashlight.CriterionType.CTC,
         )
         self._decoder = flashlight.LexiconDecoder(
-            options, tree, self._kenlm, space, BLANK, unknown, [], False
+            options,
+            lm.prepared.tree,
+            lm.prepared.kenlm,
+            lm.separator,
+            BLANK,
+            len(lm.words),
+            [],
+            False,
         )
 
     def __call__(

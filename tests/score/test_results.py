@@ -262,6 +262,38 @@ def recipe(tmp_path):
     return tmp_path
 
 
+def test_the_language_model_of_a_row_is_told_with_the_command(recipe):
+    record = {"kind": "ngram", "order": 6, "config": "lm_ngram.yaml"}
+    record["text"] = {"words": 4361, "files": ["train", "more.gz"]}
+    record["dev"] = {"dev": {"per_token": 2.768, "per_word": 22.56}}
+    lm = {"sha256": "2" * 64, "bytes": 99, "family": "ngram", "record": record}
+    lm["path"] = str(recipe / "exp" / "lm.esp")
+    paths = [recipe / "exp" / name / "decode.json" for name in ("dev", "test")]
+    for path in paths:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lm": lm}))
+    built = build(recipe)
+    assert built["lm"]["file"] == "lm.esp" and "path" not in built["lm"]
+    (recipe / "models").mkdir()
+    for name, content in (("model.esp", b"weights"), ("lm.esp", b"n-gram")):
+        (recipe / "models" / name).write_bytes(content)
+    (recipe / "exp" / "lm.esp").write_bytes(b"other")
+    page = results_page({"x": build(recipe)})
+    assert "perplexity on dev 2.768 per token, 22.56 per word" in page
+    assert '--lm_config conf/lm_ngram.yaml --lm_text "more.gz"' in page
+    (recipe / "exp" / "lm.esp").write_bytes(b"n-gram")
+    assert "--model models/model.esp --lm models/lm.esp" in results_page({"x": build(recipe)})
+    earlier = recipe / "row.json"
+    earlier.write_text(json.dumps(build(recipe)))
+    other = build(recipe)
+    other["lm"]["sha256"], other["scores"] = "3" * 64, {"dev": other["scores"]["dev"]}
+    assert set(with_earlier_sets(other, earlier)["scores"]) == {"dev"}
+    told = json.loads(paths[1].read_text())
+    told["lm"]["sha256"] = "3" * 64
+    paths[1].write_text(json.dumps(told))
+    with pytest.raises(InputError, match="another config or language model than dev"):
+        build(recipe)
+
+
 def build(recipe, **changes) -> dict:
     record = {"parameters": 9, "minutes": 1.5, "updates": 3, "seed": 0}
     record |= {"command": f"train_asr --config {recipe.resolve()}/conf/x.yaml"}
