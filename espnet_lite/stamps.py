@@ -270,9 +270,13 @@ def read_stamp(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError("not a stamp", where=path, fix=f"remove it: rm {path}") from error
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        stamp = None
+    parts = ("options", "given_options", "configs", "inputs", "outputs")
+    if not isinstance(stamp, dict) or not all(isinstance(stamp.get(x), dict) for x in parts):
+        raise InputError("not a stamp", where=path, fix=f"remove it: rm {path}")
+    return stamp
 
 
 def _few(changes: list[str]) -> str:

@@ -25,7 +25,7 @@ run() {
         ${cluster_config:+--cluster_config "$cluster_config"} "${resource_list[@]/#/--resource=}")
     case $1 in
         decode_asr | make_units) execute "$python" -m "espnet_lite.bin.$1" "${@:2}" "${job_options[@]}" ;;
-        run_processes | train_* | pack_*) run_job "$@" ;;
+        run_processes | train_* | quantize_* | pack_*) run_job "$@" ;;
         *) execute "$python" -m "espnet_lite.bin.$1" "${@:2}" ;;
     esac
 }
@@ -44,8 +44,10 @@ run_job() {
         job_options+=(--resource="cpu=$nproc" ${ngpu:+--resource="gpu=$ngpu"})
         # srun begins the processes of a training, of one machine too, and hands signals on to them.
         [[ $cmd_backend != slurm && $num_nodes == 1 ]] || job_options+=(--resource="nodes=$num_nodes")
-        job_options+=("${resource_list[@]/#/--resource=}") # the user's count most
+    elif [[ $program == quantize_* && -n $ngpu ]]; then
+        job_options+=(--resource=gpu=1) # trains in one process
     fi
+    job_options+=("${resource_list[@]/#/--resource=}") # the user's count most
     for word in "${arguments[@]}"; do
         if [[ $word == --* ]]; then
             option=$word

@@ -29,6 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--config", required=True, type=Path, help="YAML, conf/decode_*.yaml")
     args.add_argument("--output_dir", required=True, type=Path, help="folder to write")
     args.add_argument(
+        "--lm",
+        type=Path,
+        help="language model: lm.esp of train_lm, or an ARPA file of tokens; read where the config"
+        " gives it a weight",
+    )
+    args.add_argument(
         "--set",
         action="append",
         default=[],
@@ -71,6 +77,12 @@ def _plan(options):
             fix="train with one and pack it with `decoder: true` (conf/quantize_*.yaml),"
             " or decode with ctc_weight 1.0 or method ctc_beam",
         )
+    if config.needs_lm and options.lm is None:
+        raise InputError(
+            f"method {config.method} with lm_weight {config.lm_weight} needs a language model",
+            where=options.config,
+            fix="name one: decode_asr --lm FILE, run.sh --lm_config conf/lm_ngram.yaml",
+        )
     sample_rate = header["sample_rate"]
     utterances = read_data_dir(options.data_dir, need_text=False)
     batches = plan_decoding(utterances, sample_rate=sample_rate, batch_seconds=config.batch_seconds)
@@ -84,6 +96,7 @@ def _decode(options) -> int:
     from espnet_lite.environment import cores, describe
     from espnet_lite.jobs.array import TASK, Array, Word, words
     from espnet_lite.jobs.launcher import launcher_from
+    from espnet_lite.lm.header import read_lm_header
     from espnet_lite.locks import folder_lock
     from espnet_lite.runtime.format import file_sha256
 
@@ -96,8 +109,19 @@ def _decode(options) -> int:
         "sha256": file_sha256(options.model),
         "bytes": options.model.stat().st_size,
     }
+    lm = None
+    if config.needs_lm:
+        header = read_lm_header(options.lm)
+        lm = {
+            "path": str(options.lm),
+            "sha256": file_sha256(options.lm),
+            "bytes": options.lm.stat().st_size,
+            "family": header["family"],
+            "record": header["record"],
+        }
     key = {
         "model_sha256": model["sha256"],
+        "lm_sha256": lm and lm["sha256"],
         "config": to_plain(config),
         "runtime": options.runtime,
         "utterances_sha256": hashlib.sha256(repr(list(utterances)).encode("utf-8")).hexdigest(),
@@ -141,6 +165,7 @@ def _decode(options) -> int:
             "utterances": len(utterances),
             "data_dir": str(options.data_dir),
             "model": model,
+            "lm": lm,
             "config": to_plain(config),
             "config_file": str(options.config),
             "environment": describe(),
@@ -160,6 +185,8 @@ def _share_command(options, *, nj: int, digest: str, threads: int) -> list[str]:
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
     for name in ("model", "data_dir", "config", "output_dir", "runtime"):
         command += [f"--{name}", str(vars(options)[name])]
+    if options.lm is not None:
+        command += ["--lm", str(options.lm)]
     for override in options.overrides:
         command += ["--set", override]
     return [*command, "--nj", str(nj), "--key", digest, "--threads", str(threads)]
@@ -173,6 +200,7 @@ def _decode_share(options) -> int:
 
     from espnet_lite.decode import shards
     from espnet_lite.decode.batched import decode_batches
+    from espnet_lite.decode.language_model import load_language_model
     from espnet_lite.decode.packed_decoder import load_decoder
     from espnet_lite.numerics import use_fast_matmul
     from espnet_lite.runtime.kernels import use_kernels
@@ -194,8 +222,9 @@ def _decode_share(options) -> int:
     if options.runtime == "packed":
         use_kernels(model)
     decoder = load_decoder(options.model, dim=model.encoder.dim) if config.needs_decoder else None
+    lm = load_language_model(options.lm, model.tokenizer, config) if config.needs_lm else None
     path = shards.results_path(folder, options.key, job=options.job)
-    for result in decode_batches(model, share, config, decoder):
+    for result in decode_batches(model, share, config, decoder, lm):
         if os.getppid() != parent:
             print("the program that started this one is gone", flush=True)
             return 1

@@ -8,6 +8,7 @@ shown and the others are stopped.
 """
 
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     base = Path("".join(log.pieces))
     label = base.stem.strip(".") or "log"
     array = Array(
-        name=arguments.name or label,
+        name=arguments.name or re.sub(r"^(?=[^A-Za-z_])|[^\w.-]", "_", label, flags=re.ASCII),
         command=tuple(command),
         log=log,
         folder=base.parent / ".jobs" / label,

@@ -1,5 +1,6 @@
 """What a wav.scp entry names: an audio file, an offset in a Kaldi archive, or a pipe."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -44,7 +45,7 @@ def parse_entry(entry: str, *, allow_pipes: bool = False) -> AudioEntry:
             )
         return AudioEntry(None, command=entry[:-1].strip())
     match = _ARK.match(entry)
-    if match is not None and not Path(entry).exists():
+    if match is not None and not os.path.exists(entry):
         return AudioEntry(Path(match["path"]), offset=int(match["offset"]))
     return AudioEntry(Path(entry))
 

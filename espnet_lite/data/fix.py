@@ -1,5 +1,6 @@
 """A data directory brought to the rules: sorted, cleaned, cut down to what every table has."""
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def _with_audio(tables: Tables, report: FixReport) -> set[str]:
     there = {}
     for key, entry in tables["wav.scp"].items():
         path = parse_entry(entry, allow_pipes=True).path if entry else Path()
-        there[key] = path is None or (path.is_file() and path.stat().st_size > 0)
+        there[key] = path is None or (os.path.isfile(path) and path.stat().st_size > 0)
     found = set()
     for key, value in tables.get("segments", dict.fromkeys(tables["wav.scp"])).items():
         recording = key

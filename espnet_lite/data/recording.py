@@ -19,6 +19,7 @@ MAX_OVERSHOOT_SECONDS = 0.5
 LOSSLESS_FORMATS = ("WAV", "WAVEX", "FLAC", "NIST", "AIFF")
 _FETCH_AGAIN = "fetch the file again, or delete its line from wav.scp and run fix_data"
 _BLOCK_FRAMES = 1 << 20
+_MOST_AT_ONCE = 1 << 24  # frames: 17 minutes at 16 kHz
 
 
 class Recording:
@@ -105,6 +106,9 @@ class Recording:
 
     def _read(self, frames: int) -> np.ndarray:
         """Return the next `frames` samples of one channel."""
+        if frames > _MOST_AT_ONCE:  # a damaged header may promise more than memory holds
+            parts = range(0, frames, _MOST_AT_ONCE)
+            return np.concatenate([self._read(min(_MOST_AT_ONCE, frames - at)) for at in parts])
         try:
             block = self._file.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:

@@ -18,6 +18,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +228,7 @@ def _entry_faults(folder: Path, rows: Collection[Row], allow_pipes: bool) -> Ite
             continue
         if path is None:
             continue
-        if not path.is_file():
+        if not os.path.isfile(path):  # False too for a name that no file can have
             yield InputError(
                 f"no such file '{path}' for '{row.key}', expected audio (relative paths count "
                 "from the current directory)",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from espnet_lite.files import atomic_folder, write_text
+from espnet_lite.files import atomic_folder, write_faults_named, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,12 @@ def remove(folder: Path) -> None:
 
 
 def append_result(path: Path, result: BatchResult) -> None:
-    """Add one finished batch as one line, handed to the system before this returns."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
+    """Add one finished batch as one line, handed to the system before this returns.
+
+    Raises:
+        InputError: the disk is full; what was written of the line is passed over by `read_results`.
+    """
+    with write_faults_named(path), path.open("a", encoding="utf-8", newline="\n") as file:
         # The line end comes first: behind a line cut short (pids return, and with them file names)
         # the new one still stands alone.
         file.write("\n" + json.dumps(asdict(result), ensure_ascii=False))

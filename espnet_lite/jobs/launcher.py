@@ -92,11 +92,10 @@ class Launcher:
 
     def _wait(self, wave: "_Wave", stopped_by: list[int]) -> Failure | None:
         """Wait until all tasks of a wave ended; leave in `wave.tasks` those to be run again."""
-        tail = _Tail(wave.array.log_of(wave.tasks[0])) if len(wave.array.tasks) == 1 else None
         while True:
             codes = wave.run.codes()
-            if self.follow is not None and tail is not None:
-                tail.hand_on(self.follow)
+            if self.follow is not None and len(wave.array.tasks) == 1:
+                wave.tail.hand_on(self.follow)
             if stopped_by:
                 return self._stopped(wave, stopped_by[0])
             for task in sorted(codes):
@@ -161,6 +160,7 @@ class _Wave:
         self.tasks = list(array.tasks)
         self.tries = dict.fromkeys(array.tasks, 0)
         self.run: Run | None = None
+        self.tail = _Tail(array.log_of(array.tasks[0]))
         self._begun = 0
 
     def begin(self, backend: Backend, after: Run | None) -> None:
@@ -170,6 +170,7 @@ class _Wave:
             folder.mkdir(parents=True)
             for task in self.tasks:
                 self.array.log_of(task).parent.mkdir(parents=True, exist_ok=True)
+        self.tail = _Tail(self.array.log_of(self.tasks[0]))  # before anything is printed anew
         self.run = backend.start(self.array, self.tasks, folder=folder, after=after)
 
 

@@ -84,10 +84,17 @@ class BpeSplitter:
         return splitter, splitter.pieces()
 
     def pieces(self) -> list[str]:
-        """Return the pieces of the model in its order, without its own <unk>."""
+        """Return the pieces of the model in its order, without its own <unk>.
+
+        Raises:
+            InputError: a piece that is not UTF-8.
+        """
         model = self._processor
         ids = range(model.GetPieceSize())
-        return [model.IdToPiece(i) for i in ids if not model.IsUnknown(i)]
+        try:
+            return [model.IdToPiece(i) for i in ids if not model.IsUnknown(i)]
+        except UnicodeDecodeError as error:
+            raise InputError(f"the SentencePiece model is damaged ({error})") from error
 
     def split(self, text: str) -> list[str]:
         """Return the pieces of `text`; a run of unknown characters is one piece."""

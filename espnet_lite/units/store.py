@@ -29,6 +29,7 @@ MAKE_AGAIN = "make the units again: ./run.sh --stage units"
 MOST_CLUSTERS = 32767  # that int16 can number
 _LABEL_BYTES = 2
 _HASH_BYTES = 1 << 20
+_COUNTED_LABELS = 1 << 22  # at a time: numpy counts int64 copies
 
 
 class UnitStore:
@@ -105,6 +106,24 @@ class UnitStore:
                 fix=MAKE_AGAIN,
             )
         return units
+
+    def counts(self) -> np.ndarray:
+        """Return how many frames have each unit, int64 of shape [clusters].
+
+        Raises:
+            InputError: a label that is no cluster's.
+        """
+        counts = np.zeros(self.clusters, dtype=np.int64)
+        for start in range(0, len(self._labels), _COUNTED_LABELS):
+            block = self._labels[start : start + _COUNTED_LABELS]
+            if int(block.min()) < 0 or int(block.max()) >= self.clusters:
+                raise InputError(
+                    f"units from {block.min()} to {block.max()}, expected 0 to {self.clusters - 1}",
+                    where=self.folder / "units.int16",
+                    fix=MAKE_AGAIN,
+                )
+            counts += np.bincount(block, minlength=self.clusters)
+        return counts
 
     def centroids(self) -> Float[Tensor, "clusters dim"]:
         """Return the centroids.
@@ -198,10 +217,16 @@ class _Index:
         with path.open("rb") as file:
             for line, text in enumerate(file, start=1):
                 words = text.split()
-                if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
+                if len(words) != 4 or not all(map(_is_count, words[1:])):
                     raise InputError(
                         f"'{text.decode('utf-8', 'replace').strip()}', expected "
                         "'utterance offset_frames num_frames num_samples'",
+                        where=f"{path}:{line}",
+                        fix=MAKE_AGAIN,
+                    )
+                if not (words[0].isascii() or _is_utf8(words[0])):
+                    raise InputError(
+                        f"utterance id {words[0]!r} is not UTF-8",
                         where=f"{path}:{line}",
                         fix=MAKE_AGAIN,
                     )
@@ -240,6 +265,19 @@ class _Index:
         return InputError(
             f"utterance '{name}': {message}", where=f"{self.path}:{row + 1}", fix=MAKE_AGAIN
         )
+
+
+def _is_count(word: bytes) -> bool:
+    """Return whether a word is a whole number whose sums stay below 2^63."""
+    return word.isdigit() and len(word) <= 15
+
+
+def _is_utf8(word: bytes) -> bool:
+    try:
+        word.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_description(path: Path) -> dict:

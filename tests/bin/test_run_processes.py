@@ -4,13 +4,17 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from espnet_lite.bin import run_processes
+from espnet_lite.errors import InputError
+from espnet_lite.train.launch import Meeting, meeting_of_slurm
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
 # fp32, because the bound is on rounding; dropout and masks stay on: each batch brings their seed.
@@ -138,6 +142,54 @@ def test_kill_9_of_the_launcher_ends_the_others_too(corpus, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes by /proc")
+def test_a_killed_process_costs_no_more_than_the_way_back_to_the_last_checkpoint(
+    corpus, tmp_path, alone
+):
+    """All begin again by themselves; the losses are those of a training that nobody disturbed."""
+    folder = tmp_path / "exp"
+    process = start(command(corpus, folder, processes=2, options=["train.save_every=1"]))
+    wait_for_checkpoint(folder, process)
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "a process ended with code 137; starting all again (1 of 3)" in out
+    assert_same_curve(alone, folder)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_again_and_again_ends_all(corpus, tmp_path):
+    words = command(corpus, tmp_path / "exp", processes=2)
+    words[words.index("--nproc") : words.index("--nproc")] = ["--restarts", "0"]
+    process = start([*words, "--set", "train.updates=100000", "--set", "train.save_every=1"])
+    wait_for_checkpoint(tmp_path / "exp", process)
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode == 137
+
+
+@pytest.mark.slow
+def test_two_machines_meet_by_a_rendezvous(corpus, tmp_path, alone):
+    """Both of them are this one; each has one of the two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = []
+    for node in (0, 1):
+        words = command(corpus, tmp_path / "exp", processes=2)
+        at = words.index("--nproc")
+        words[at : at + 2] = [
+            *("--nproc", "1", "--num_nodes", "2", "--node", str(node)),
+            *("--rendezvous", f"127.0.0.1:{port}"),
+        ]
+        both.append(start(words))
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert_same_curve(alone, tmp_path / "exp")
+
+
+@pytest.mark.slow
 def test_a_clip_that_one_process_cannot_read_ends_both_with_one_line(corpus, tmp_path):
     broken = tmp_path / "train"
     shutil.copytree(corpus / "dump/train", broken)
@@ -174,6 +226,33 @@ def test_a_senseless_count_and_an_unknown_program_are_refused(capsys):
             code = end.code
         assert code == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_meeting_of_a_job_step_of_slurm():
+    told = {
+        "SLURM_JOB_ID": "40123",
+        "SLURM_STEP_ID": "0",
+        "SLURM_NODEID": "1",
+        "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+        "SLURM_STEP_NUM_NODES": "2",
+    }
+    assert meeting_of_slurm(2, told) == Meeting("40123.0", "10.0.0.7", 20123, False, 2)
+    with pytest.raises(InputError, match="--num_nodes: 3, but this job step has 2 nodes"):
+        meeting_of_slurm(3, told)
+    del told["SLURM_NODEID"]
+    with pytest.raises(InputError, match="2 machines, but SLURM_NODEID is not set"):
+        meeting_of_slurm(2, told)
+
+
+def rank_of(pid: int, rank: int) -> int:
+    """Return the process of that rank below the launcher."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            told = (entry / "environ").read_bytes().split(b"\0") if parent == str(pid) else []
+            if f"RANK={rank}".encode() in told:
+                return int(entry.name)
+    raise AssertionError(f"no rank {rank} below {pid}")
 
 
 def wait_for_checkpoint(expdir, process) -> None:

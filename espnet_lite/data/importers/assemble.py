@@ -144,7 +144,7 @@ class _Names:
 
 def _audio_fault(entry: Entry) -> str | None:
     try:
-        if not entry.audio.is_file():
+        if not os.path.isfile(entry.audio):
             return "no such file"
         if not os.access(entry.audio, os.R_OK):
             return "no permission to read"

@@ -1,5 +1,6 @@
 """What an importer reads: one utterance as its source describes it, before Kaldi's rules."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def resolve_audio(value: object, *, roots: Sequence[Path], where: str) -> tuple[
         return path, value if inside is None else path.relative_to(inside).as_posix()
     found = roots[0] / path
     if len(roots) > 1:
-        found = next((root / path for root in roots if (root / path).is_file()), found)
+        found = next((root / path for root in roots if os.path.isfile(root / path)), found)
     return found, PurePosixPath(value).as_posix()
 
 
