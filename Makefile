@@ -21,11 +21,17 @@ ifeq ($(PYTHON),.venv/bin/python)
 	@env -u PYTHON tools/setup.sh
 endif
 
-demo: setup  ## egs/mini from nothing to the tables of WER and cost, in DEMO_DIR; ENCODER=NAME: transformer, conformer, squeezeformer, sparseformer
-	PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
+DEMO = PYTHON=$(abspath $(PYTHON)) egs/mini/asr1/run.sh --datadir $(DEMO_DIR)/data \
 		--dumpdir $(DEMO_DIR)/dump --expdir $(DEMO_DIR)/exp --results_dir $(DEMO_DIR) \
 		$(DEMO_CONFIGS) $(DEMO_ARGS)
+DEMO_BITS = $(if $(filter --stop_stage% --skip_stages% --list% --dry_run%,$(DEMO_ARGS)),,w8a8 w1a8)
+
+demo: setup  ## egs/mini from nothing to the tables of WER and cost, in 16, 8 and 1 bits, in DEMO_DIR; ENCODER=NAME: transformer, conformer, squeezeformer, sparseformer
+	$(DEMO)
+	set -e; for bits in $(DEMO_BITS); do \
+		$(DEMO) --stage quantize --quantize_config conf/quantize_$$bits.yaml; done
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
+	@echo "all of it, with every utterance: $(DEMO_DIR)/exp/report.html"
 
 kernels: setup  ## compile the C++ kernels now rather than when they are first needed
 	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels

@@ -13,6 +13,7 @@ from espnet_lite.models.pretrained import load_pretrained_weights
 from espnet_lite.quantize.config import QuantizeConfig
 from espnet_lite.tasks.asr import TrainAsrConfig
 from espnet_lite.tasks.hubert import PretrainConfig
+from espnet_lite.tasks.lm import load_lm_config
 
 EGS = Path(__file__).parents[1] / "egs"
 SCHEMAS = {
@@ -20,23 +21,25 @@ SCHEMAS = {
     "train_asr": TrainAsrConfig,
     "quantize": QuantizeConfig,
     "decode": None,  # the method in the file names it
+    "lm": None,  # its kind does
 }
+LOADERS = {"decode": load_decode_config, "lm": load_lm_config}
 CONFIGS = sorted(EGS.glob("*/*/conf/**/*.yaml"))
 
 
-def schema_of(path: Path) -> type | None:
+def kind_of(path: Path) -> str:
     kinds = [kind for kind in SCHEMAS if path.stem == kind or path.stem.startswith(f"{kind}_")]
     assert len(kinds) == 1, f"{path}: its name begins with none of {', '.join(SCHEMAS)}"
-    return SCHEMAS[kinds[0]]
+    return kinds[0]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(EGS)))
 def test_config_loads_and_has_a_header(path):
-    schema = schema_of(path)
-    if schema is None:
-        load_decode_config(path)
+    kind = kind_of(path)
+    if kind in LOADERS:
+        LOADERS[kind](path)
     else:
-        load_config(path, schema)
+        load_config(path, SCHEMAS[kind])
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 

@@ -117,6 +117,9 @@ def check_recipe(recipe: TinyRecipe, experiment: str) -> str:
     profile = json.loads((folder / "results" / "profile" / f"{experiment}_bf16.json").read_text())
     assert profile["model"]["sha256"] == row["model"]["sha256"]
     assert 0 < profile["parameters"]["total"] <= row["model"]["parameters"]
+    report = folder / "exp" / "report.html"
+    assert said.rstrip().splitlines()[-2] == str(report)  # the last line is the stage's seconds
+    assert f"{experiment}_bf16_greedy" in report.read_text(encoding="utf-8")
     assert f"{profile['macs']['total'] / 1e9:.1f} |" in page.partition("## Efficiency")[2]
 
     assert recipe.run().count("up to date") == len(recipe.stages())

@@ -40,10 +40,13 @@ option nproc 1 "processes that train one model together (torchrun); on GPUs, one
 option_list set "KEY=VALUE: a value of the asr_config, e.g. --set train.updates=1000"
 option exp_tag "" "further name of the experiment, for another variant"
 option_flag fresh "move an existing experiment aside and train anew"
+# shellcheck source=utils/lm.sh
+source "$toolkit/utils/lm.sh"
 option quantize_config conf/quantize_bf16.yaml "bits of the packed model, and its training in few bits" file
 option_list quantize_set "KEY=VALUE: a value of the quantize_config's training, e.g. training.train.updates=500"
 option quantize_tag "" "further name of the quantized model, for another variant"
 option inference_config conf/decode_greedy.yaml "decoding" file
+option runtime packed "what computes in stage decode: packed, the kernels for few bits; torch, the reference"
 option model "" "decode, score and profile this packed model; nothing is trained" file
 option nj "$(nproc)" "processes of stage decode" count
 option profile_configs "" "training configurations to profile beside the model, with random weights"
@@ -149,6 +152,7 @@ if [[ -z $model ]] && grep -qs '^rules:' "$quantize_config"; then
     fi
 fi
 row=${model_name}_${decode_name#decode_}
+choose_lm
 if [[ -n $speed_factors ]]; then
     set_list+=("data.speed_factors=[${speed_factors// /, }]")
 fi
@@ -214,12 +218,13 @@ describe 7 quantize "${quantize_exp:+train in few bits → $quantize_exp; }pack 
     @stamp "$expdir/.stamps/$model_name.quantize.json" @after finetune @always "${quantize_exp:+$fresh}" \
     @config "$quantize_config" @option "${quantize_set_list[@]/#/set }" \
     @input "$asr_exp/model.safetensors" "$asr_exp/model.json" "${quantize_inputs[@]}" @output "$packed"
+describe_lm
 describe 9 decode "decode the dev and test sets → $decode_dir/<set>" \
-    @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" \
-    @config "$inference_config" @option "sets=${eval_list[*]}" \
-    @input "$packed" "${eval_list[@]/#/$dumpdir/}" \
+    @stamp "$expdir/.stamps/$row.decode.json" @after dump "${packed_after[@]}" "${lm_after[@]}" \
+    @config "$inference_config" @option "sets=${eval_list[*]}" "runtime=$runtime" \
+    @input "$packed" "${eval_list[@]/#/$dumpdir/}" ${lm:+"$lm"} \
     @output "${eval_list[@]/#/$decode_dir/}"
-describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md" \
+describe 10 score "WER, CER and TER → $decode_dir/<set>/score, $results_dir/RESULTS.md, $expdir/report.html" \
     @stamp "$expdir/.stamps/$row.score.json" @after decode \
     @option "dev_sets=${dev_list[*]}" \
     @input "${eval_list[@]/#/$decode_dir/}" ${lexicon:+"$lexicon"} \
@@ -312,7 +317,8 @@ stage_decode() {
     local set_name
     for set_name in "${eval_list[@]}"; do
         run decode_asr --model "$packed" --data_dir "$dumpdir/$set_name" \
-            --config "$inference_config" --output_dir "$decode_dir/$set_name" --nj "$nj"
+            --config "$inference_config" --output_dir "$decode_dir/$set_name" \
+            --runtime "$runtime" --nj "$nj" ${lm:+--lm "$lm"}
     done
 }
 
@@ -326,6 +332,7 @@ stage_score() {
     done
     run write_results --row "$row" --model "$packed" --decode_dirs "${pairs[@]}" \
         --results_dir "$results_dir" --dev_sets "${dev_list[@]}"
+    run write_report --results_dir "$results_dir" --expdir "$expdir"
 }
 
 stage_profile() {
@@ -337,6 +344,7 @@ stage_profile() {
         run profile_model --model "$one" "${timing[@]}" --output "$(profile_of "$(stem "$one" "")")"
     done
     run draw_results --results_dir "$results_dir"
+    run write_report --results_dir "$results_dir" --expdir "$expdir"
 }
 
 if [[ $list == true ]]; then
@@ -347,7 +355,7 @@ each_iteration skip_unasked
 choose_stages "${skipped[@]}"
 need_python
 require conf local/data.sh "$asr_config" "${pretrain_configs[@]}" "$quantize_config" "$inference_config" \
-    "${profile_config_list[@]}" ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
+    "${profile_config_list[@]}" ${lm_config:+"$lm_config"} ${model:+"$model"} ${nlsyms:+"$nlsyms"} ${alignments:+"$alignments"}
 [[ -z $pretrained || -n $pretraining || -n $model ]] || require "$pretrained"
 if [[ $dry_run == true ]]; then
     show_stages

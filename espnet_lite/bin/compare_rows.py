@@ -1,5 +1,11 @@
-"""Compare two rows of results, or two groups of them (seeds): paired bootstrap over speakers."""
+"""Compare runs on one set: paired bootstrap, and MAPSSWE where the alignments are known.
 
+A run is a row of results (results/ROW.json) or the folder of a decoded, scored set
+(exp/.../decode_greedy_bf16/dev). Several seeds of one configuration are joined by commas; their errors
+are averaged. Rows know the errors of speakers alone: they give no MAPSSWE.
+"""
+
+import json
 import sys
 from pathlib import Path
 
@@ -9,64 +15,40 @@ from espnet_lite.errors import InputError, reports_input_errors
 
 @reports_input_errors
 def main(argv: list[str] | None = None) -> int:
-    """Print both error rates and their difference with 95 % intervals."""
+    """Print rates and differences with 95 % intervals and significance levels."""
     args = parser(__doc__)
-    args.add_argument("--first", required=True, nargs="+", type=Path, help="results/ROW.json")
-    args.add_argument("--second", required=True, nargs="+", type=Path, help="results/ROW.json")
-    args.add_argument("--set", required=True, dest="set_name", help="set that all were scored on")
+    args.add_argument("runs", nargs="+", metavar="RUN[,RUN...]", help="ROW.json or folder")
+    args.add_argument("--set", dest="set_name", help="which set of rows of results")
     args.add_argument("--draws", type=int, default=10000)
     args.add_argument("--seed", type=int, default=0)
+    args.add_argument("--output", type=Path, metavar="FILE", help="write the comparison as JSON")
     options = args.parse_args(argv)
     if options.draws < 1:
         raise InputError(f"{options.draws}, expected 1 or more", where="--draws")
+    if len(options.runs) < 2:
+        raise InputError(f"one run, {options.runs[0]}: nothing to compare", fix="give two or more")
 
-    import numpy as np
+    from espnet_lite.files import write_text
+    from espnet_lite.score.comparison import compare, comparison_text, comparison_to_plain
 
-    from espnet_lite.score.bootstrap import paired_difference
-
-    groups = [
-        [_speakers(path, options.set_name) for path in paths]
-        for paths in (options.first, options.second)
-    ]
-    tokens = {name: count for name, (_, count) in groups[0][0].items()}
-    for paths, group in zip((options.first, options.second), groups, strict=True):
-        for path, speakers in zip(paths, group, strict=True):
-            if {name: count for name, (_, count) in speakers.items()} != tokens:
-                raise InputError(
-                    f"'{options.set_name}' has other speakers or words than in {options.first[0]}",
-                    where=path,
-                )
-    errors = [
-        np.mean([[speakers[name][0] for name in tokens] for speakers in group], axis=0)
-        for group in groups
-    ]
-    found = paired_difference(
-        *errors, tokens=list(tokens.values()), draws=options.draws, seed=options.seed
+    comparison = compare(
+        [_read_run(run, options.set_name) for run in options.runs],
+        draws=options.draws,
+        seed=options.seed,
     )
-    print(f"{options.set_name}, {len(tokens)} speakers, {options.draws} draws; percent [95 %]")
-    print(f"first       {found.first}")
-    print(f"second      {found.second}")
-    print(f"difference  {found.difference}  (other sign in {found.improbability:.4f} of the draws)")
+    if options.output is not None:
+        plain = comparison_to_plain(comparison, draws=options.draws)
+        write_text(options.output, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    print(comparison_text(comparison, draws=options.draws), end="")
     return 0
 
 
-def _speakers(path: Path, set_name: str) -> dict[str, list[int]]:
-    """Return `{speaker: [errors, tokens]}` of a row."""
-    from espnet_lite.score.results import check_row, headline_kind, read_json
+def _read_run(given: str, set_name: str | None):
+    """Return the run of paths that are joined by commas, named as it was given."""
+    from espnet_lite.score.comparison import Run, read_scored
 
-    row = read_json(path)
-    check_row(row, where=path)
-    if set_name not in row["scores"]:
-        known = ", ".join(row["scores"])
-        raise InputError(f"no scores of '{set_name}', there are: {known}", where=path)
-    speakers = row["scores"][set_name][headline_kind(row)].get("speakers")
-    if not speakers:
-        raise InputError(
-            "the row has no counts by speaker",
-            where=path,
-            fix="score again: ./run.sh --stage score",
-        )
-    return speakers
+    paths = [Path(path) for path in given.split(",")]
+    return Run(given, tuple(read_scored(path, set_name) for path in paths))
 
 
 if __name__ == "__main__":

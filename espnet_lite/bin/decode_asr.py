@@ -17,6 +17,8 @@ from pathlib import Path
 from espnet_lite.bin.arguments import add_job_options, parser
 from espnet_lite.errors import InputError, reports_input_errors
 
+RUNTIMES = ("packed", "torch")
+
 
 @reports_input_errors
 def main(argv: list[str] | None = None) -> int:
@@ -27,12 +29,24 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--config", required=True, type=Path, help="YAML, conf/decode_*.yaml")
     args.add_argument("--output_dir", required=True, type=Path, help="folder to write")
     args.add_argument(
+        "--lm",
+        type=Path,
+        help="language model: lm.esp of train_lm, or an ARPA file of tokens; read where the config"
+        " gives it a weight",
+    )
+    args.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
         help="a value of the config, e.g. --set ctc_weight=0.4",
+    )
+    args.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="packed",
+        help="what computes: packed, the kernels for few bits; torch, the reference on any device",
     )
     args.add_argument("--nj", type=int, default=1, help="processes; cores are shared out to them")
     add_job_options(args)
@@ -63,6 +77,12 @@ def _plan(options):
             fix="train with one and pack it with `decoder: true` (conf/quantize_*.yaml),"
             " or decode with ctc_weight 1.0 or method ctc_beam",
         )
+    if config.needs_lm and options.lm is None:
+        raise InputError(
+            f"method {config.method} with lm_weight {config.lm_weight} needs a language model",
+            where=options.config,
+            fix="name one: decode_asr --lm FILE, run.sh --lm_config conf/lm_ngram.yaml",
+        )
     sample_rate = header["sample_rate"]
     utterances = read_data_dir(options.data_dir, need_text=False)
     batches = plan_decoding(utterances, sample_rate=sample_rate, batch_seconds=config.batch_seconds)
@@ -76,6 +96,7 @@ def _decode(options) -> int:
     from espnet_lite.environment import cores, describe
     from espnet_lite.jobs.array import TASK, Array, Word, words
     from espnet_lite.jobs.launcher import launcher_from
+    from espnet_lite.lm.header import read_lm_header
     from espnet_lite.locks import folder_lock
     from espnet_lite.runtime.format import file_sha256
 
@@ -88,9 +109,21 @@ def _decode(options) -> int:
         "sha256": file_sha256(options.model),
         "bytes": options.model.stat().st_size,
     }
+    lm = None
+    if config.needs_lm:
+        header = read_lm_header(options.lm)
+        lm = {
+            "path": str(options.lm),
+            "sha256": file_sha256(options.lm),
+            "bytes": options.lm.stat().st_size,
+            "family": header["family"],
+            "record": header["record"],
+        }
     key = {
         "model_sha256": model["sha256"],
+        "lm_sha256": lm and lm["sha256"],
         "config": to_plain(config),
+        "runtime": options.runtime,
         "utterances_sha256": hashlib.sha256(repr(list(utterances)).encode("utf-8")).hexdigest(),
     }
     nj = min(options.nj, len(batches))
@@ -128,9 +161,11 @@ def _decode(options) -> int:
             "reused_batches": reused,
             "nj": nj,
             "threads": threads,
+            "runtime": options.runtime,
             "utterances": len(utterances),
             "data_dir": str(options.data_dir),
             "model": model,
+            "lm": lm,
             "config": to_plain(config),
             "config_file": str(options.config),
             "environment": describe(),
@@ -148,8 +183,10 @@ def _decode(options) -> int:
 
 def _share_command(options, *, nj: int, digest: str, threads: int) -> list[str]:
     command = [sys.executable, "-m", "espnet_lite.bin.decode_asr"]
-    for name in ("model", "data_dir", "config", "output_dir"):
+    for name in ("model", "data_dir", "config", "output_dir", "runtime"):
         command += [f"--{name}", str(vars(options)[name])]
+    if options.lm is not None:
+        command += ["--lm", str(options.lm)]
     for override in options.overrides:
         command += ["--set", override]
     return [*command, "--nj", str(nj), "--key", digest, "--threads", str(threads)]
@@ -163,8 +200,10 @@ def _decode_share(options) -> int:
 
     from espnet_lite.decode import shards
     from espnet_lite.decode.batched import decode_batches
+    from espnet_lite.decode.language_model import load_language_model
     from espnet_lite.decode.packed_decoder import load_decoder
     from espnet_lite.numerics import use_fast_matmul
+    from espnet_lite.runtime.kernels import use_kernels
     from espnet_lite.runtime.packed_model import PackedModel
 
     torch.set_num_threads(options.threads)
@@ -180,9 +219,12 @@ def _decode_share(options) -> int:
     if not share:
         return 0
     model = PackedModel.load(options.model)
+    if options.runtime == "packed":
+        use_kernels(model)
     decoder = load_decoder(options.model, dim=model.encoder.dim) if config.needs_decoder else None
+    lm = load_language_model(options.lm, model.tokenizer, config) if config.needs_lm else None
     path = shards.results_path(folder, options.key, job=options.job)
-    for result in decode_batches(model, share, config, decoder):
+    for result in decode_batches(model, share, config, decoder, lm):
         if os.getppid() != parent:
             print("the program that started this one is gone", flush=True)
             return 1

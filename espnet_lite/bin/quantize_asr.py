@@ -1,4 +1,8 @@
-"""Train a recognizer in few bits (stage 7): quantization-aware training with distillation."""
+"""Train a recognizer in few bits (stage 7): quantization-aware training with distillation.
+
+From a trained recognizer (--teacher); or, without a teacher, on a pre-trained encoder that
+quantize_encoder has brought to these bits (--pretrained, --asr_config, --tokenizer).
+"""
 
 import sys
 from pathlib import Path
@@ -16,9 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser(__doc__)
     args.add_argument("--config", required=True, type=Path, help="YAML, conf/quantize_*.yaml")
-    args.add_argument(
-        "--teacher", required=True, type=Path, help="experiment folder of the trained recognizer"
-    )
+    args.add_argument("--teacher", type=Path, help="experiment folder of the trained recognizer")
+    args.add_argument("--pretrained", type=Path, help="instead: a pre-trained encoder")
+    args.add_argument("--asr_config", type=Path, help="with --pretrained: conf/train_asr*.yaml")
+    args.add_argument("--tokenizer", type=Path, help="with --pretrained: made by make_tokens")
+    args.add_argument("--asr_set", action="append", default=[], metavar="KEY=VALUE")
     for name, purpose in (("train_dirs", "train on"), ("dev_dirs", "validate on")):
         args.add_argument(
             f"--{name}", required=True, nargs="+", type=Path, help=f"dump folders to {purpose}"
@@ -29,18 +35,31 @@ def main(argv: list[str] | None = None) -> int:
     args.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parsed = args.parse_args(argv)
 
-    from espnet_lite.tasks.quantize import train_quantized
+    if (parsed.teacher is None) == (parsed.pretrained is None):
+        args.error("give either --teacher or --pretrained")
+    if parsed.pretrained is not None and None in (parsed.asr_config, parsed.tokenizer):
+        args.error("--pretrained needs --asr_config and --tokenizer")
 
-    return train_quantized(
-        config_file=parsed.config,
-        overrides=parsed.overrides,
-        teacher_dir=parsed.teacher,
-        train_dirs=parsed.train_dirs,
-        dev_dirs=parsed.dev_dirs,
-        expdir=parsed.expdir,
-        fresh=parsed.fresh,
-        device_name=parsed.device,
-        command=command_line("quantize_asr", argv),
+    from espnet_lite.tasks.quantize import finetune_quantized, train_quantized
+
+    given = {
+        "config_file": parsed.config,
+        "overrides": parsed.overrides,
+        "train_dirs": parsed.train_dirs,
+        "dev_dirs": parsed.dev_dirs,
+        "expdir": parsed.expdir,
+        "fresh": parsed.fresh,
+        "device_name": parsed.device,
+        "command": command_line("quantize_asr", argv),
+    }
+    if parsed.teacher is not None:
+        return train_quantized(teacher_dir=parsed.teacher, **given)
+    return finetune_quantized(
+        asr_config_file=parsed.asr_config,
+        asr_overrides=parsed.asr_set,
+        pretrained=parsed.pretrained,
+        tokenizer_dir=parsed.tokenizer,
+        **given,
     )
 
 

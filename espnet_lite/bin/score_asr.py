@@ -1,13 +1,10 @@
 """Score a hypothesis file: WER, CER and TER, or a model of phones' PER, as NIST sclite counts them."""
 
-import json
 import sys
 from pathlib import Path
 
 from espnet_lite.bin.arguments import parser
 from espnet_lite.errors import InputError, reports_input_errors
-
-KINDS = ("wer", "cer", "ter", "per")
 
 
 @reports_input_errors
@@ -27,12 +24,15 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FILE",
         help="for phones: of reference words that the tokenizer has no pronunciation of",
     )
-    arguments.add_argument("--output_dir", type=Path, required=True, help="gets score.json, *.txt")
     arguments.add_argument(
-        "--trn", action="store_true", help="write trn/{wer,cer,ter}.{ref,hyp}.trn for sclite too"
+        "--output_dir",
+        type=Path,
+        required=True,
+        help="gets score.json, utterances.jsonl, errors.txt and {wer,cer,ter}/result.txt",
     )
     args = arguments.parse_args(argv)
 
+    from espnet_lite.score.score_folder import write_score_folder
     from espnet_lite.score.scoring import score_pairs
     from espnet_lite.score.tables import summary_table
     from espnet_lite.score.transcripts import (
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     splits = {"wer": words, "cer": characters}
-    pairs = read_pairs(args.data_dir / "text", args.hyp)
+    pairs, missing = read_pairs(args.data_dir / "text", args.hyp)
     tokenizer = _load_tokenizer(args.tokenizer_of) if args.tokenizer_of is not None else None
     if tokenizer is not None:
         splits["ter"] = tokens_of(tokenizer)
@@ -57,9 +57,16 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("needs a --tokenizer_of phones", where="--lexicon", fix="leave it out")
     speakers = read_speakers(args.data_dir / "utt2spk", pairs)
     scores = {kind: score_pairs(pairs, split, speakers=speakers) for kind, split in splits.items()}
-    _write(scores, args.output_dir, title=args.hyp.as_posix(), trn=args.trn)
+    title = args.hyp.as_posix()
+    write_score_folder(args.output_dir, scores, title=title, missing=missing)
     print(f"{args.data_dir.name}: {args.hyp}")
-    print(summary_table({kind: score.total for kind, score in scores.items()}), end="")
+    print(summary_table(scores), end="")
+    if missing:
+        print(
+            f"warning: {args.hyp}: {len(missing)} of {len(pairs)} utterances have no hypothesis "
+            f"(first '{missing[0]}'); all their words are counted as deleted",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -91,32 +98,6 @@ def _in_phones(pairs: dict, tokenizer, args) -> dict:
         words = missing_text(missing_words(missing, {}))
         print(f"{references}: {splitter.oov_phone} for {words} without a pronunciation")
     return said
-
-
-def _write(scores: dict, folder: Path, *, title: str, trn: bool) -> None:
-    """Write tables and alignments, and `score.json` last: where it is, the rest is whole."""
-    from espnet_lite.files import write_text
-    from espnet_lite.score.sclite import write_trn
-    from espnet_lite.score.scoring import scores_to_plain
-    from espnet_lite.score.tables import alignment_text, score_tables
-
-    (folder / "score.json").unlink(missing_ok=True)
-    for kind in KINDS:  # of another tokenizer, scored here before
-        if kind not in scores:
-            (folder / f"{kind}.txt").unlink(missing_ok=True)
-    for kind, score in scores.items():
-        write_text(folder / f"{kind}.txt", score_tables(score, title=f"{kind.upper()} of {title}"))
-        if trn:
-            reference = {name: pair.reference for name, pair in score.alignments.items()}
-            hypothesis = {name: pair.hypothesis for name, pair in score.alignments.items()}
-            write_trn(folder / "trn" / f"{kind}.ref.trn", reference, speakers=score.speakers)
-            write_trn(folder / "trn" / f"{kind}.hyp.trn", hypothesis, speakers=score.speakers)
-    write_text(
-        folder / "alignments.txt", alignment_text(scores["per" if "per" in scores else "wer"])
-    )
-    plain = scores_to_plain(scores)
-    text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False)
-    write_text(folder / "score.json", text + "\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         model=args.model,
         sha256=file_sha256(args.model),
         parameters=header.get("parameters"),
+        bits=header.get("policy", {}).get("name"),
         record=header["record"],
         decode_dirs=_decode_dirs(args.decode_dirs),
         dev_sets=args.dev_sets,

@@ -249,7 +249,7 @@ class _Job:
             )
             encoded = None if stays else self._encode(samples)
             if encoded is not None and self.audio_folder is not None:
-                (self.audio_folder / _file_name(utterance)).write_bytes(encoded)
+                (self.audio_folder / file_name(utterance.id, ".flac")).write_bytes(encoded)
                 encoded = None
             yield _Dumped(position, len(samples), rate, not stays, encoded)
 
@@ -260,13 +260,18 @@ class _Job:
         return file.getvalue()
 
 
-def _file_name(utterance: Utterance) -> str:
-    name = utterance.id.replace("%", "%25").replace("/", "%2F") + ".flac"
+def file_name(utterance: str, suffix: str) -> str:
+    """Return the name of a file of an utterance: its id with `/` and `%` escaped.
+
+    Raises:
+        InputError: an id too long for a file system.
+    """
+    name = utterance.replace("%", "%25").replace("/", "%2F") + suffix
     if len(name.encode("utf-8")) > _MOST_NAME_BYTES:
         raise InputError(
             f"a file name of {len(name.encode('utf-8'))} bytes, file systems take "
             f"{_MOST_NAME_BYTES}",
-            where=f"utterance '{utterance.id}'",
+            where=f"utterance '{utterance}'",
             fix="dump with --audio_format ark, or give it a shorter id",
         )
     return name
@@ -323,7 +328,7 @@ def _write_tables(folder: Path, job: _Job, outcome: _Outcome, audio_folder: Path
             if archive:
                 entry = f"{audio_folder / archive_name(archive)}:{offset}"
             elif outcome.was_written[position]:
-                entry = str(audio_folder / _file_name(utterance))
+                entry = str(audio_folder / file_name(utterance.id, ".flac"))
             else:
                 entry = os.path.abspath(utterance.audio)
             seconds = f"{num_samples / job.sample_rate:.6f}"

@@ -70,6 +70,8 @@ class Loader:
     16-bit integers in memory, up to `cache_gigabytes`.
     """
 
+    unit = "audio_seconds"  # what `amount` counts
+
     def __init__(
         self,
         utterances: Sequence[Utterance],
@@ -180,6 +182,26 @@ class Loader:
     def long_enough(self) -> np.ndarray:
         """Return for each utterance whether it has `min_seconds`: the others are in no batch."""
         return self.num_samples >= self.min_samples
+
+    def amount(self, batch: Batch) -> float:
+        """Return the seconds of speech in a batch, padding not counted."""
+        return batch.audio_seconds(self.sample_rate)
+
+    def size(self) -> str:
+        """Return in words how much data there is, and what of it is left out."""
+        used = int(self.long_enough().sum())
+        short = len(self.num_samples) - used
+        left_out = f", {short} more are too short (data.min_seconds)" if short else ""
+        return f"{used} utterances{left_out}"
+
+    def record(self, seen: float) -> dict[str, object]:
+        """Return what a training's record says of its data; `seen`: `amount` of all batches so far."""
+        num_samples = self.num_samples[self.long_enough()]
+        return {
+            "audio_hours": round(seen / 3600, 2),
+            "train_utterances": len(num_samples),
+            "train_hours": round(int(num_samples.sum()) / self.sample_rate / 3600, 3),
+        }
 
     def check_targets(self) -> None:
         """Look up the labels of every utterance that is in a batch.

@@ -10,6 +10,7 @@ from espnet_lite.data.read_ahead import read_ahead
 from espnet_lite.data.utterance import Batch, Utterance
 from espnet_lite.decode.config import DecodeConfig
 from espnet_lite.decode.hypothesis import Hypothesis
+from espnet_lite.decode.language_model import LanguageModel
 from espnet_lite.decode.searches import Recognizer, build_search
 from espnet_lite.decode.shards import BatchResult, Decoded, Reading
 from espnet_lite.errors import InputError
@@ -40,6 +41,7 @@ def decode_batches(
     batches: Mapping[int, Sequence[Utterance]],
     config: DecodeConfig,
     decoder: TransformerDecoder | None = None,
+    lm: LanguageModel | None = None,
 ) -> Iterator[BatchResult]:
     """Yield the result of each batch (number -> utterances), in the order given.
 
@@ -49,20 +51,22 @@ def decode_batches(
 
     Args:
         decoder: the attention decoder, where the config needs one.
+        lm: the language model, where the config needs one.
 
     Raises:
         InputError: unreadable audio or log-probabilities that are not finite, with the utterance.
     """
-    search = build_search(config, model, decoder)
+    search = build_search(config, decoder, lm)
     read = read_ahead(
-        (_read(utterances, model.sample_rate) for utterances in batches.values()),
+        (read_batch(utterances, model.sample_rate) for utterances in batches.values()),
         depth=READ_AHEAD_BATCHES,
     )
     for number, utterances in batches.items():
         started = time.perf_counter()
         print(f"batch {number}:", *(utterance.id for utterance in utterances), flush=True)
         batch = next(read)
-        found = search(batch.waveform, batch.waveform_lengths)
+        output = model.encode(batch.waveform, batch.waveform_lengths)
+        found = search(output.encoded, model.ctc_log_probs(output.encoded), output.lengths)
         decoded = [
             Decoded(
                 name, [_reading(hypothesis, model.tokenizer) for hypothesis in _finite(name, nbest)]
@@ -100,7 +104,7 @@ def _reading(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Reading:
     )
 
 
-def _read(utterances: Sequence[Utterance], sample_rate: int) -> Batch:
+def read_batch(utterances: Sequence[Utterance], sample_rate: int) -> Batch:
     """Return the audio of one batch of the plan, through the loader that training uses."""
     loader = Loader(
         utterances,

@@ -60,6 +60,7 @@ def beam_search(
     vocab: int,
     eos: int,
     limits: BeamLimits,
+    choose_candidates: bool = True,
 ) -> list[list[Hypothesis]]:
     """Return the `limits.nbest` best hypotheses of each utterance, best first; runs on the CPU.
 
@@ -73,8 +74,11 @@ def beam_search(
         frames: encoder frames of each utterance, for the limits on the length.
         vocab: tokens of the table.
         eos: the token that ends a hypothesis.
+        choose_candidates: let `scorers` choose what the candidate scorers look at; else they score
+            all tokens.
     """
-    proposer = _Proposer(scorers, candidate_scorers, weights, limits.beam, vocab, eos)
+    pre_beam = int(PRE_BEAM * limits.beam) if choose_candidates and scorers else vocab
+    proposer = _Proposer(scorers, candidate_scorers, weights, pre_beam, vocab, eos)
     everyone = [*scorers.values(), *candidate_scorers.values()]
     longest = torch.tensor([limits.longest(count) for count in frames])
     shortest = torch.tensor([limits.shortest(count) for count in frames])
@@ -125,7 +129,7 @@ class _Proposer:
         scorers: Mapping[str, Scorer],
         candidate_scorers: Mapping[str, CandidateScorer],
         weights: Mapping[str, float],
-        beam: int,
+        pre_beam: int,
         vocab: int,
         eos: int,
     ):
@@ -135,9 +139,7 @@ class _Proposer:
         self.bonus = weights.get(LENGTH_BONUS, 0.0)
         self.vocab = vocab
         self.eos = eos
-        pre_beam = int(PRE_BEAM * beam)
-        prunes = scorers and candidate_scorers and pre_beam < vocab
-        self.pre_beam = pre_beam if prunes else None
+        self.pre_beam = pre_beam if candidate_scorers and pre_beam < vocab else None
 
     def best(self, running: Float[Tensor, "utterances beam"]) -> _Best:
         """Return the best continuations of the hypotheses whose scores are `running`."""

@@ -1,4 +1,5 @@
-"""Joint CTC/attention decoding (Watanabe et al. 2017): from encoded utterances to their n-best."""
+"""Joint CTC/attention decoding (Watanabe et al. 2017) with a language model beside them (shallow fusion,
+Gulcehre et al. 2015, eq. 6): from encoded utterances to their n-best."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from espnet_lite.decode.config import JointBeamConfig
 from espnet_lite.decode.ctc_prefix import CtcPrefixScorer
 from espnet_lite.decode.decoder_scorer import StepDecoder
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
+from espnet_lite.decode.language_model import LanguageModel, lm_scorer
 from espnet_lite.nn.decoder import TransformerDecoder
 
 RETRY_STEP = 0.1  # minlenratio falls by it until an utterance has a hypothesis (ESPnet)
@@ -17,9 +19,15 @@ RETRY_STEP = 0.1  # minlenratio falls by it until an utterance has a hypothesis 
 class JointSearch:
     """The beam search of a config with a decoder's weights, laid out once for all batches."""
 
-    def __init__(self, config: JointBeamConfig, decoder: TransformerDecoder | None):
-        """`decoder` may be None where the config gives it no weight."""
+    def __init__(
+        self,
+        config: JointBeamConfig,
+        decoder: TransformerDecoder | None = None,
+        lm: LanguageModel | None = None,
+    ):
+        """`decoder` and `lm` may be None where the config gives them no weight."""
         self.config = config
+        self.lm = lm if config.needs_lm else None
         self.decoder = StepDecoder(decoder) if config.needs_decoder else None
 
     @torch.inference_mode()
@@ -58,6 +66,9 @@ class JointSearch:
         scorers, candidate_scorers = {}, {}
         if self.decoder is not None:
             scorers["decoder"] = self.decoder.start(encoded, lengths, beam=beam, sos=eos)
+        if self.lm is not None:
+            scorers["lm"] = lm_scorer(self.lm, utterances=len(lengths), beam=beam)
+            weights["lm"] = config.lm_weight
         if config.ctc_weight > 0:
             candidate_scorers["ctc"] = CtcPrefixScorer(log_probs, lengths, beam=beam, eos=eos)
         if config.penalty:
@@ -70,4 +81,6 @@ class JointSearch:
             vocab=vocab,
             eos=eos,
             limits=BeamLimits(beam, config.nbest, config.maxlenratio, min_ratio),
+            # A language model alone knows nothing of the utterance (ESPnet does the same).
+            choose_candidates=self.decoder is not None,
         )

@@ -7,8 +7,12 @@ grows by a token; a grown prefix that is in the beam already is added to it. Of 
 `token_beam` best tokens, and of those the ones within `token_margin` nats of the frame's best. A
 frame in which the blank alone is left needs no search: its blank is multiplied into the next one.
 
-A frame is some forty operations over utterances, prefixes and tokens at once, so that a batch takes
-little longer than one utterance. Prefixes are told apart by a 64-bit hash.
+A language model counts when a prefix grows, and once more for the end of the sentence after the last
+frame (Hannun et al. 2014, eq. 3).
+
+On a CPU the search is a C++ kernel (kernels/ctc_prefix_beam.py). Without one, and as what the kernel is
+tested against, a frame is some forty operations over utterances, prefixes and tokens at once, so that a
+batch takes little longer than one utterance. Prefixes are told apart by a 64-bit hash.
 """
 
 from dataclasses import dataclass
@@ -20,7 +24,10 @@ from torch import Tensor
 from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.history import STAYS, trace_back, traceable
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
+from espnet_lite.decode.ngram_scorer import TokenNgram
 from espnet_lite.decode.scorers import take
+from espnet_lite.kernels.ctc_prefix_beam import ARGUMENTS, FoundPrefixes, search
+from espnet_lite.kernels.library import kernel
 from espnet_lite.nn.masks import valid_mask
 
 HASH_FACTOR = 6364136223846793005  # of Knuth's MMIX generator; products are modulo 2^64
@@ -36,20 +43,75 @@ def ctc_prefix_beam(
     token_margin: float,
     penalty: float = 0.0,
     nbest: int = 1,
+    ngram: TokenNgram | None = None,
+    lm_weight: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """Return the `nbest` best hypotheses of each utterance, best first.
 
     Part `ctc` is the log-probability of all paths to it that were not pruned; `penalty` is added to
-    the score for each token. No frames give the empty hypothesis with the score 0.
+    the score for each token, and `lm_weight` times the part `lm`, the log-probability of the tokens
+    and of the end after them. No frames give the empty hypothesis.
     """
     frames = prune_frames(log_probs, lengths, token_beam=token_beam, token_margin=token_margin)
-    beams = PrefixBeams(len(log_probs), beam, penalty)
+    function = kernel("ctc_prefix_beam", ARGUMENTS)
+    if function is not None:
+        found = search(
+            function,
+            blank=frames.blank,
+            tokens=frames.tokens,
+            values=frames.values,
+            gap=frames.gap,
+            has_gap=frames.has_gap,
+            trailing=frames.trailing,
+            beam=beam,
+            nbest=min(nbest, beam),
+            vocab=log_probs.size(2),
+            penalty=penalty,
+            lm_weight=lm_weight,
+            ngram=None if ngram is None else ngram.tree,
+        )
+        return _hypotheses(found, with_bonus=penalty != 0, with_lm=ngram is not None)
+    return search_in_torch(
+        frames, beam=beam, penalty=penalty, nbest=nbest, ngram=ngram, lm_weight=lm_weight
+    )
+
+
+def search_in_torch(
+    frames: "PrunedFrames",
+    *,
+    beam: int,
+    penalty: float,
+    nbest: int,
+    ngram: TokenNgram | None = None,
+    lm_weight: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """Return what the kernel finds, in plain torch."""
+    beams = PrefixBeams(len(frames.trailing), beam, penalty, ngram=ngram, lm_weight=lm_weight)
     gaps = frames.has_gap.any(dim=0).tolist()
     for number, any_gap in enumerate(gaps):
         if any_gap:
             beams.add_blanks(frames.gap[:, number], frames.has_gap[:, number])
         beams.add_frame(frames.blank[:, number], frames.tokens[:, number], frames.values[:, number])
     return beams.best(nbest, frames.trailing)
+
+
+def _hypotheses(found: FoundPrefixes, *, with_bonus: bool, with_lm: bool) -> list[list[Hypothesis]]:
+    """Return the kernel's results as every search does."""
+    rows = (found.lengths.tolist(), found.scores.tolist(), found.ctc.tolist(), found.lm.tolist())
+    result = []
+    for tokens, *columns in zip(found.tokens, *rows, strict=True):
+        hypotheses = []
+        for place, (length, score, ctc, lm) in enumerate(zip(*columns, strict=True)):
+            if length < 0:
+                break
+            parts = {"ctc": ctc}
+            if with_lm:
+                parts["lm"] = lm
+            if with_bonus:
+                parts[LENGTH_BONUS] = float(length)
+            hypotheses.append(Hypothesis(tokens[place, :length].tolist(), score, parts))
+        result.append(hypotheses)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +173,25 @@ def prune_frames(
 class PrefixBeams:
     """The beam of each utterance: log-probabilities in float64, −∞ in a slot without a prefix."""
 
-    def __init__(self, utterances: int, beam: int, penalty: float):
+    def __init__(
+        self,
+        utterances: int,
+        beam: int,
+        penalty: float,
+        *,
+        ngram: TokenNgram | None = None,
+        lm_weight: float = 0.0,
+    ):
         """Start with the empty prefix, which ends in a blank for sure."""
         self.penalty = penalty
+        self.ngram, self.lm_weight = ngram, lm_weight
         self.in_blank = torch.full((utterances, beam), -torch.inf, dtype=torch.float64)
         self.in_token = self.in_blank.clone()
         self.in_blank[:, 0] = 0.0
-        self.bonus = torch.zeros_like(self.in_blank)  # penalty of the tokens so far
+        self.lm = torch.zeros_like(self.in_blank)  # the language model's, of the tokens so far
+        self.bonus = torch.zeros_like(self.in_blank)  # penalty and weighted `lm` of these
+        if ngram is not None:
+            self.states = torch.full((utterances, beam), ngram.start)
         self.last = torch.full((utterances, beam), BLANK)
         self.hash = torch.zeros_like(self.last)
         self.parent_hash = torch.full_like(self.last, STAYS)
@@ -155,34 +229,58 @@ class PrefixBeams:
         stay_token = torch.logaddexp(self.in_token, from_parent) + value_of_last
         stay = torch.logaddexp(stay_blank, stay_token) + self.bonus
         grown = grown.masked_fill(takes_over, -torch.inf)
-        scores = torch.cat([stay, (grown + self.bonus[..., None] + self.penalty).flatten(1)], dim=1)
+        gained = self._gained_by(tokens)
+        extra = self.penalty if gained is None else self.penalty + self.lm_weight * gained
+        scores = torch.cat([stay, (grown + self.bonus[..., None] + extra).flatten(1)], dim=1)
         index = scores.topk(beam, dim=1).indices
         stays = index < beam
         parents = torch.where(stays, index, (index - beam) // tokens.size(1))
         added = tokens.gather(1, (index - beam).clamp_min(0) % tokens.size(1))
         self.in_token = torch.cat([stay_token, grown.flatten(1)], dim=1).gather(1, index)
         self.in_blank = take(stay_blank, parents).masked_fill(~stays, -torch.inf)
-        self.bonus = take(self.bonus, parents) + torch.where(stays, 0.0, self.penalty)
+        self.bonus = take(self.bonus, parents) + self.penalty * (~stays).double()
+        if gained is not None:
+            gain = gained.flatten(1).gather(1, (index - beam).clamp_min(0)).masked_fill(stays, 0.0)
+            self.lm = take(self.lm, parents) + gain
+            self.bonus += self.lm_weight * gain
+            states = take(self.states, parents)
+            self.states = torch.where(stays, states, self.ngram.after(states, added))
         self.last = torch.where(stays, take(self.last, parents), added)
         hashes = take(self.hash, parents)
         self.parent_hash = torch.where(stays, take(self.parent_hash, parents), hashes)
         self.hash = torch.where(stays, hashes, hashes * HASH_FACTOR + added)
         self.history.append((parents, added.masked_fill(stays, STAYS)))
 
+    def _gained_by(
+        self, tokens: Int[Tensor, "utterances token_beam"]
+    ) -> Float[Tensor, "utterances beam token_beam"] | None:
+        """Return what the language model gives each prefix for each token, None without one."""
+        if self.ngram is None:
+            return None
+        rows = self.ngram.rows(self.states)
+        return rows.gather(2, tokens[:, None].expand(-1, rows.size(1), -1)).double()
+
     def best(self, nbest: int, trailing: Float[Tensor, "utterances"]) -> list[list[Hypothesis]]:
         """Return the best prefixes after frames of nothing but blanks."""
         total = torch.logaddexp(self.in_blank, self.in_token) + trailing[:, None]
-        scores, slots = (total + self.bonus).topk(min(nbest, total.size(1)), dim=1)
-        ctc = total.gather(1, slots).tolist()
+        ended = total + self.bonus
+        lm = self.lm
+        if self.ngram is not None:
+            end = self.ngram.rows(self.states)[..., -1].double()
+            ended, lm = ended + self.lm_weight * end, lm + end
+        scores, slots = ended.topk(min(nbest, total.size(1)), dim=1)
+        ctc, lm = total.gather(1, slots).tolist(), lm.gather(1, slots).tolist()
         history = traceable(self.history)
         found = []
-        for utterance, row in enumerate(zip(scores.tolist(), slots.tolist(), ctc, strict=True)):
+        for utterance, row in enumerate(zip(scores.tolist(), slots.tolist(), ctc, lm, strict=True)):
             hypotheses = []
-            for score, slot, part in zip(*row, strict=True):
+            for score, slot, part, lm_part in zip(*row, strict=True):
                 if score == -torch.inf:
                     break
                 reading = trace_back(history, utterance, slot)
                 parts = {"ctc": part}
+                if self.ngram is not None:
+                    parts["lm"] = lm_part
                 if self.penalty:
                     parts[LENGTH_BONUS] = float(len(reading))
                 hypotheses.append(Hypothesis(reading, score, parts))

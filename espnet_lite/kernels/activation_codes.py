@@ -23,6 +23,7 @@ from espnet_lite.errors import unknown_name
 
 KINDS = ("absmax", "lsq", "sign", "binary")  # places are numbers in sources/codes.h
 LARGEST_ABSMAX = 127
+_SMALLEST_NUMBER = 2.0**-149  # above 0, in fp32
 
 
 class QuantizerStruct(ctypes.Structure):
@@ -43,6 +44,7 @@ class ActivationCodes:
         scale: worth of a code; not used by absmax.
         offset: of sign and binary.
         low, high: smallest and largest code of lsq, within −128 … 255 and no more than 8 bits.
+        sparse: of binary: exactly 0 has the code 0 by any offset.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class ActivationCodes:
     offset: float = 0.0
     low: int = -127
     high: int = 127
+    sparse: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -87,13 +90,16 @@ class ActivationCodes:
             return (x / scale).clamp(self.low, self.high).round(), scale
         if self.kind == "sign":
             return torch.where(x - self.offset >= 0, 1.0, -1.0), scale
-        return ((x - self.offset) / scale).clamp(0, 1).round(), scale
+        codes = ((x - self.offset) / scale).clamp(0, 1).round()
+        return codes.masked_fill(x == 0, 0) if self.sparse else codes, scale
 
     def struct(self) -> QuantizerStruct:
         """Return the rule as the kernels take it."""
         threshold = self.offset
         if self.kind == "binary":
             threshold = _smallest_one(self)
+            if self.sparse:  # of what is never below 0
+                threshold = max(threshold, _SMALLEST_NUMBER)
         return QuantizerStruct(
             KINDS.index(self.kind), self.zero, self.scale, self.low, self.high, threshold
         )

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_lite.environment import cores
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_path, write_faults_named
 
@@ -122,23 +124,26 @@ class Build:
         return path
 
     def _compile(self, library: Path) -> None:
-        """Compile every source for every level, all at once, and link."""
-        with tempfile.TemporaryDirectory() as name:
-            objects, running = [], []
-            for level in levels():
+        """Compile every source for every level that the compiler knows, on all cores, and link."""
+        with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(cores()) as pool:
+            objects, commands = [], []
+            for level in filter(self._knows, levels()):
                 for source in sorted(SOURCES.glob("*.cpp")):
                     objects.append(f"{name}/{source.stem}_{level}.o")
                     options = [*self.flags, *LEVELS[level], f"-DKERNEL_LEVEL={level}"]
-                    command = [*self.command, *options, "-c", str(source), "-o", objects[-1]]
-                    running.append((command, _start(command)))
-            ended = [(command, process, process.communicate()[1]) for command, process in running]
-            for command, process, errors in ended:
-                if process.returncode:
-                    raise _failed(command, errors)
+                    commands.append([*self.command, *options, "-c", str(source), "-o", objects[-1]])
+            list(pool.map(self._run, commands))
             with atomic_path(library) as temporary:
                 link = [*self.command, "-shared", *self.flags, *objects, "-o", str(temporary)]
                 link.remove("-fopenmp")
                 self._run([*link, self.openmp])
+
+    def _knows(self, level: str) -> bool:
+        """Return whether the compiler knows the instructions of a level: GCC has AMX since 11."""
+        options = [*LEVELS[level], "-x", "c++", "-E", os.devnull, "-o", os.devnull]
+        process = _start([*self.command, *options])
+        process.communicate()
+        return process.returncode == 0
 
     @staticmethod
     def _run(command: list[str]) -> str:

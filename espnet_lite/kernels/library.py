@@ -18,12 +18,20 @@ class Library:
     """A shared library of kernels.
 
     Attributes:
-        level: highest level that the processor can run.
+        level: highest level that the processor can run and the compiler knew.
     """
 
     def __init__(self, path: Path):
         self._handle = ctypes.CDLL(str(path))
-        self.level = levels()[self._handle.cpu_level_portable()]
+        possible = levels()[: self._handle.cpu_level_portable() + 1]
+        self.level = next(level for level in reversed(possible) if self._has(level))
+
+    def _has(self, level: str) -> bool:
+        try:
+            self._handle[f"cpu_level_{level}"]
+        except AttributeError:
+            return False
+        return True
 
     def function(self, name: str, level: str, arguments: tuple[type, ...]) -> Callable[..., int]:
         """Return the C function of a kernel, as it was compiled for `level`."""

@@ -60,11 +60,17 @@ def panels_of_bits(codes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Norm:
-    """LayerNorm of the input's rows."""
+    """LayerNorm of the input's rows, or without `epsilon` only bias + x · weight."""
 
     weight: Tensor  # (inputs,) fp32
     bias: Tensor
-    epsilon: float = 1.0e-5
+    epsilon: float | None = 1.0e-5
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the rows as the product takes them."""
+        if self.epsilon is None:
+            return torch.addcmul(self.bias, x, self.weight)
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
 class _Weights(ctypes.Structure):
@@ -197,7 +203,11 @@ class LowBitLinear:
         )
         self._norm_struct = _Norm(None, None, 0.0)
         if norm is not None:
-            self._norm_struct = _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon)
+            self._norm_struct = _Norm(
+                norm.weight.data_ptr(),
+                norm.bias.data_ptr(),
+                -1.0 if norm.epsilon is None else norm.epsilon,
+            )
         self._addresses = ctypes.addressof(self._struct), ctypes.addressof(self._norm_struct)
 
     @property
@@ -267,20 +277,17 @@ class LowBitLinear:
         self, x: Tensor, residual: Tensor | None = None, *, factor: float = 1.0
     ) -> Tensor:
         """Return the same in torch."""
-        if self.norm is not None:
-            norm = self.norm
-            x = functional.layer_norm(x, (self.inputs,), norm.weight, norm.bias, norm.epsilon)
-        codes, input_scale = self.codes(x)
+        codes, input_scale = self.codes(x if self.norm is None else self.norm(x))
         sums = functional.linear(codes.double(), self.integers().double()).float()
         scale, bias = self._scale, self._bias
         if self.activation == "glu":
             scale, bias = (_gates_behind_values(each, self.outputs) for each in (scale, bias))
         y = sums * scale[: self.outputs] * input_scale + bias[: self.outputs]
-        y = _ACTIVATED[self.activation](y)
+        y = ACTIVATED[self.activation](y)
         return y if residual is None else residual + factor * y
 
 
-_ACTIVATED = {
+ACTIVATED = {
     "linear": lambda y: y,
     "relu": functional.relu,
     "swish": functional.silu,

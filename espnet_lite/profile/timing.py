@@ -12,6 +12,7 @@ from espnet_lite.decode.greedy import ctc_greedy_hypotheses
 from espnet_lite.numerics import use_fast_matmul
 from espnet_lite.profile.memory import peak_bytes
 from espnet_lite.profile.network import Subject, load_network
+from espnet_lite.runtime.kernels import use_kernels
 from espnet_lite.runtime.pack import synthetic_waveform
 from espnet_lite.runtime.packed_model import PackedModel
 
@@ -69,7 +70,7 @@ def time_subject(
 def _runnable(subject: Subject) -> tuple[Callable[[Tensor, Tensor], object], int]:
     """Return what turns (waveform, lengths) into a result, and its sample rate in Hz."""
     if subject.source == "packed":
-        packed = PackedModel.load(subject.path)
+        packed = use_kernels(PackedModel.load(subject.path))
         return lambda *audio: ctc_greedy_hypotheses(*packed.log_probs(*audio)), packed.sample_rate
     network = load_network(subject)
 

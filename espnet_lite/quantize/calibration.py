@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from espnet_lite.errors import InputError
 from espnet_lite.quantize.quantizers import ActivationQuantizer
+from espnet_lite.quantize.switches import ActivationSwitch
 
 SMALLEST_FACTOR = 1.0e-3  # a scale that is less of what it began with has collapsed
 
@@ -16,7 +17,7 @@ def start_activations(model: nn.Module, run: Callable[[], object]) -> None:
     """Let each quantizer of activations measure its input in `run` and quantize from then on.
 
     Layers are measured in the order in which they run, each on what the quantized ones before it give,
-    as BiT does in its first batch.
+    as BiT does in its first batch. Of a switch the quantizer is measured that counts.
 
     Args:
         model: holds quantizers; is in evaluation mode when this returns.
@@ -25,11 +26,12 @@ def start_activations(model: nn.Module, run: Callable[[], object]) -> None:
     Raises:
         ValueError: a quantizer that `run` did not reach, or that measured nothing but zeros.
     """
-    quantizers = {
-        name: module
+    counting = {
+        name: module.now() if isinstance(module, ActivationSwitch) else module
         for name, module in model.named_modules()
-        if isinstance(module, ActivationQuantizer) and not module.IS_DYNAMIC
+        if isinstance(module, ActivationQuantizer) and ".members." not in name
     }
+    quantizers = {name: module for name, module in counting.items() if not module.IS_DYNAMIC}
     model.eval()
     for quantizer in quantizers.values():
         quantizer.starting = True

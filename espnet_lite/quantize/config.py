@@ -14,6 +14,15 @@ from espnet_lite.train.options import TrainOptions
 STORED = ("fp32", "bf16")
 
 
+def _check_bits(options: "StepOptions | PrecisionOptions") -> None:
+    if options.weight_bits not in WEIGHT_BITS:
+        raise ValueError(f"weight_bits {options.weight_bits:g} is not one of {WEIGHT_BITS}")
+    if options.activation_bits not in ACTIVATION_BITS:
+        raise ValueError(
+            f"activation_bits {options.activation_bits} is not one of {ACTIVATION_BITS}"
+        )
+
+
 @dataclass(frozen=True)
 class StepOptions:
     """One training on the way to the policy, or to it; its student is the next one's teacher.
@@ -27,12 +36,18 @@ class StepOptions:
 
     def __post_init__(self):
         check_numbers(self, "updates", at_least=1)
-        if self.weight_bits not in WEIGHT_BITS:
-            raise ValueError(f"weight_bits {self.weight_bits:g} is not one of {WEIGHT_BITS}")
-        if self.activation_bits not in ACTIVATION_BITS:
-            raise ValueError(
-                f"activation_bits {self.activation_bits} is not one of {ACTIVATION_BITS}"
-            )
+        _check_bits(self)
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """A further precision that the same weights are trained for; bits as in StepOptions."""
+
+    weight_bits: float | int = 1  # at least so many
+    activation_bits: int = 1  # at least so many
+
+    def __post_init__(self):
+        _check_bits(self)
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,7 @@ class TrainingPlan:
 
     steps: tuple[StepOptions, ...] = ()  # none: one, of train.updates
     distillation: DistillationOptions | None = field(default_factory=DistillationOptions)
+    precisions: tuple[PrecisionOptions, ...] = ()  # trained together with the policy's, at random
     dropout: float | None = 0.0  # everywhere in the student; null: the teacher's
     batch_seconds: float | None = None  # padded seconds in a batch; null: the teacher's
     train: TrainOptions = field(default_factory=TrainOptions)

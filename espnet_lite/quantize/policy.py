@@ -37,6 +37,7 @@ from espnet_lite.quantize.quantizers import (
     ActivationQuantizer,
     WeightQuantizer,
 )
+from espnet_lite.quantize.switches import ActivationSwitch, WeightSwitch, join_precisions
 
 WEIGHT_BITS = (1, TERNARY_BITS, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
@@ -145,7 +146,13 @@ class Placement:
     activation_bits: int
 
 
-def quantize_modules(model: nn.Module, rules: Sequence[Rule], *, where: object) -> list[Placement]:
+def quantize_modules(
+    model: nn.Module,
+    rules: Sequence[Rule],
+    *,
+    where: object,
+    others: Sequence[Sequence[Rule]] = (),
+) -> list[Placement]:
     """Replace modules of `model` by quantized ones, in place, and return what became of each.
 
     Weight quantizers start from the weights that are there; activation quantizers have no scale before
@@ -155,6 +162,8 @@ def quantize_modules(model: nn.Module, rules: Sequence[Rule], *, where: object) 
         model: any; its modules have the kinds of nn.kinds.
         rules: no two may take the same module.
         where: the file they stand in, for messages.
+        others: of further precisions the same rules with other bits; each quantizer is then a
+            switch (quantize.switches) whose last member is that of `rules`.
 
     Raises:
         InputError: a rule takes nothing, two take the same, or a module cannot be quantized.
@@ -167,7 +176,10 @@ def quantize_modules(model: nn.Module, rules: Sequence[Rule], *, where: object) 
         module = getattr(holder, attribute)
         try:
             place = next(place for cls, place in _PLACES if isinstance(module, cls))
-            quantized = place(module, rules[number], _input_of(model, name))
+            given = _input_of(model, name)
+            quantized = place(module, rules[number], given)
+            if quantized is not module:
+                join_precisions(quantized, [place(module, r[number], given) for r in others])
         except StopIteration:
             what = f"{type(module).__name__} '{name}' of kind {kind} cannot be quantized"
             raise InputError(what, where=f"{where}: rules[{number}]") from None
@@ -338,9 +350,10 @@ def _is_quantizer(module: nn.Module) -> bool:
 
 def _words(quantizer: WeightQuantizer | ActivationQuantizer) -> str:
     """Return a quantizer in words: bit 1 by channel, lsq 4 unsigned, absmax 8 by token."""
-    families = (
-        {**WEIGHT_QUANTIZERS} if isinstance(quantizer, WeightQuantizer) else ACTIVATION_QUANTIZERS
-    )
+    if isinstance(quantizer, (WeightSwitch, ActivationSwitch)):
+        return " | ".join(map(_words, quantizer.members))
+    is_weight = isinstance(quantizer, WeightQuantizer)
+    families = WEIGHT_QUANTIZERS if is_weight else ACTIVATION_QUANTIZERS
     name = next(key for key, cls in families.items() if type(quantizer) is cls)
     words = [f"{name} {quantizer.bits:g}"]
     if isinstance(quantizer, WeightQuantizer):

@@ -22,6 +22,8 @@ from jaxtyping import Float, Int16
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from espnet_lite.kernels.fake_quantize import FakeQuantizer
+
 TERNARY_BITS = 1.58  # log2(3): what is written for three codes
 # Scales that `least_squares_scale` tries: the largest |x| on the largest code, and 2^¼ less each time.
 _TRIED_SCALES = 40
@@ -133,14 +135,15 @@ class LsqWeight(WeightQuantizer):
     def __init__(self, *, bits: float | int, granularity: str, channels: int):
         super().__init__(bits=bits, granularity=granularity, channels=channels)
         scales = channels if granularity == "channel" else 1
-        self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.low, self.high = -(2 ** int(bits - 1)), 2 ** int(bits - 1) - 1
         self.register_buffer("scale_start", torch.full((scales,), torch.nan))
         self.scale_factor = nn.Parameter(torch.ones(scales))
 
     def start(self, weight: Float[Tensor, "channels *rest"]) -> None:
         """Choose the scales with the least squared error of the weights."""
         rows = weight.detach().float().reshape(len(self.scale_start), -1)
-        self.scale_start.copy_(least_squares_scale(rows, low=self.low, high=self.high))
+        scales = least_squares_scale(rows, low=self.low, high=self.high)
+        self.scale_start.copy_(_positive(scales))
 
     def scale(self) -> Float[Tensor, "scales"]:
         """Return the step sizes, with their gradient."""
@@ -224,7 +227,9 @@ class _StaticActivation(ActivationQuantizer):
 class BitActivation(_StaticActivation):
     """α · Sign(x − β), or where nothing is below 0 α · round(clip((x − β)/α, 0, 1)) (BiT, section 2.2).
 
-    α begins as the mean of |x|, β as 0; both are learned.
+    α begins with the least squared error of what is measured, β as 0; both are learned. For ±1 that is
+    the mean of |x|, as in BiT. For {0, 1} BiT takes the mean too, which of probabilities is one over the
+    number of keys, however peaked they are: far too small.
     """
 
     BITS = (1,)
@@ -238,8 +243,12 @@ class BitActivation(_StaticActivation):
         return self.scale_start * self.shift
 
     def start(self, x: Float[Tensor, "*shape"]) -> None:
-        """Measure mean |x|."""
-        self.scale_start.copy_(self._rows(x).abs().mean(dim=1))
+        """Measure the α with the least squared error."""
+        rows = self._rows(x)
+        if self.signed:
+            self.scale_start.copy_(rows.abs().mean(dim=1))
+        else:
+            self.scale_start.copy_(least_squares_scale(_thinned(rows), low=0, high=1))
 
     def codes(self, x: Float[Tensor, "*shape"]) -> Codes:
         """Return ±1 or {0, 1}, and α."""
@@ -274,9 +283,7 @@ class LsqActivation(_StaticActivation):
 
     def start(self, x: Float[Tensor, "*shape"]) -> None:
         """Choose the scale with the least squared error of what is seen now."""
-        rows = self._rows(x)
-        step = -(-rows.size(1) // _TRIED_VALUES)
-        rows = rows[:, :: max(1, step)]
+        rows = _thinned(self._rows(x))
         self.scale_start.copy_(least_squares_scale(rows, low=self.low, high=self.high))
 
     def codes(self, x: Float[Tensor, "*shape"]) -> Codes:
@@ -333,7 +340,9 @@ ACTIVATION_QUANTIZERS = {
 }
 
 
-# ---- gradients -------------------------------------------------------------------------------------
+# ---- gradients; on a CPU kernels.fake_quantize does the same in one pass -----------------------------
+
+_UNITS = {False: "unit", True: "sparse_unit"}
 
 
 class _StraightThrough(Function):
@@ -355,11 +364,17 @@ class _Sign(Function):
     @staticmethod
     def forward(ctx, x, alpha, beta, dtype):
         ctx.save_for_backward(x, alpha, beta)
-        return torch.where(x.float() >= beta, alpha, -alpha).to(dtype)
+        values = FakeQuantizer("sign", alpha, beta).values(x, dtype)
+        if values is None:
+            values = torch.where(x.float() >= beta, alpha, -alpha).to(dtype)
+        return values
 
     @staticmethod
     def backward(ctx, gradient):
         x, alpha, beta = ctx.saved_tensors
+        fused = FakeQuantizer("sign", alpha, beta).gradients(x, gradient)
+        if fused is not None:
+            return *fused, None
         centered = x.float() - beta
         gradient = gradient.float()
         inside = gradient * (centered.abs() <= alpha)
@@ -378,6 +393,9 @@ class _Unit(Function):
     def forward(ctx, x, alpha, beta, sparse, dtype):
         ctx.save_for_backward(x, alpha, beta)
         ctx.sparse = sparse
+        values = FakeQuantizer(_UNITS[sparse], alpha, beta).values(x, dtype)
+        if values is not None:
+            return values
         values = ((x.float() - beta) / alpha).clamp_(0, 1).round_() * alpha
         if sparse:
             values = values.masked_fill_(x == 0, 0)
@@ -386,6 +404,9 @@ class _Unit(Function):
     @staticmethod
     def backward(ctx, gradient):
         x, alpha, beta = ctx.saved_tensors
+        fused = FakeQuantizer(_UNITS[ctx.sparse], alpha, beta).gradients(x, gradient)
+        if fused is not None:
+            return *fused, None, None
         u = (x.float() - beta) / alpha
         gradient = gradient.float()
         if ctx.sparse:
@@ -413,18 +434,25 @@ class _Lsq(Function):
     def forward(ctx, x, scale, low, high, dtype):
         ctx.save_for_backward(x, scale)
         ctx.range = low, high
+        values = FakeQuantizer("steps", scale, None, low, high).values(x, dtype)
+        if values is not None:
+            return values
         return (x.float() / scale).clamp_(low, high).round_().mul_(scale).to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         x, scale = ctx.saved_tensors
         low, high = ctx.range
+        factor = (x.numel() / scale.numel() * high) ** -0.5
+        fused = FakeQuantizer("steps", scale, None, low, high).gradients(x, gradient)
+        if fused is not None:
+            of_x, of_scale, _ = fused
+            return of_x, of_scale * factor, None, None, None
         u = x.float() / scale
         gradient = gradient.float()
         inside = (u > low) & (u < high)
         rounded = u.clamp(low, high).round_()
         of_scale = gradient * torch.where(inside, rounded - u, rounded)
-        factor = (x.numel() / scale.numel() * high) ** -0.5
         return (
             (gradient * inside).to(x.dtype),
             of_scale.sum_to_size(scale.shape) * factor,
@@ -451,19 +479,25 @@ def _positive(scale: Tensor) -> Tensor:
     return scale.masked_fill(scale == 0, 1.0)
 
 
+def _thinned(rows: Tensor) -> Tensor:
+    """Return some of the values of each row, evenly spread, where there are many."""
+    return rows[:, :: max(1, -(-rows.size(1) // _TRIED_VALUES))]
+
+
 def least_squares_scale(
     rows: Float[Tensor, "scales values"], *, low: int, high: int
 ) -> Float[Tensor, "scales"]:
-    """Return of each row the scale, of 40 that are tried, whose codes low … high err the least.
+    """Return of each row the scale, of 40 that are tried, whose codes low … high err the least; of a
+    row of zeros 0.
 
     LSQ's own start, 2 mean|x|/√high, spans 18 standard deviations at 8 bits.
     """
-    largest = _positive(rows.abs().amax(dim=1, keepdim=True) / max(high, -low))
+    largest = rows.abs().amax(dim=1, keepdim=True) / max(high, -low)
     best, least = largest, torch.full_like(largest, torch.inf)
     for number in range(_TRIED_SCALES):
         # From twice the smallest that clips nothing: with codes −2 … 1 the side of 1 is the shorter.
         scale = largest * 2 ** (1 - number / 4)
-        error = rows - (rows / scale).clamp_(low, high).round_().mul_(scale)
+        error = rows - (rows / _positive(scale)).clamp_(low, high).round_().mul_(scale)
         error = error.square_().sum(dim=1, keepdim=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best[:, 0]

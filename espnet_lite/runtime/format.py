@@ -14,7 +14,7 @@ those 64 bytes read as ASCII `0`. `__metadata__["espnet_lite"]` is a JSON text a
      tensors: {name: {encoding, shape}}}
 
 `encoding` says how to get the values of a tensor from the stored bytes (`shape` is the shape of
-those values): `fp32`, `bf16` and `int64` are the plain numbers, `int1`, `int2`, `int4` and `int8`
+those values): `fp32`, `bf16`, `int64` and `int32` are the plain numbers, `int1`, `int2`, `int4` and `int8`
 integers of so many bits (runtime/bits.py). `quantized` says what multiplies integers
 (runtime/quantized.py). A reader refuses an encoding it does not know. The same input gives the same
 bytes.
@@ -41,6 +41,7 @@ ENCODINGS = {  # encoding -> safetensors dtype
     "fp32": "F32",
     "bf16": "BF16",
     "int64": "I64",
+    "int32": "I32",
     "int1": "U8",
     "int2": "U8",
     "int4": "U8",
@@ -81,7 +82,7 @@ def read_checked_header(path: Path | str) -> dict:
 
 
 def read_packed(path: Path | str) -> tuple[dict, dict]:
-    """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16 or int64;
+    """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16, int64 or int32;
     integers of few bits as `PackedIntegers`.
 
     Raises:
@@ -119,7 +120,7 @@ def write_packed(path: Path | str, tensors: dict, header: dict) -> None:
 
 
 def packed_bytes(tensors: dict, header: dict) -> bytearray:
-    """Return the packed file of `tensors`: name -> torch tensor (fp32, bf16 or int64) or
+    """Return the packed file of `tensors`: name -> torch tensor (fp32, bf16, int64 or int32) or
     `PackedIntegers`.
 
     `format_version` and `tensors` of the header are set here; the rest is kept as given. JSON keys
@@ -165,7 +166,12 @@ def _encoded(name: str, tensor) -> tuple:
 
     if isinstance(tensor, PackedIntegers):
         return tensor.encoding, tensor.shape, tensor.stored
-    encodings = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "int64"}
+    encodings = {
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.int64: "int64",
+        torch.int32: "int32",
+    }
     if tensor.dtype not in encodings:
         raise ValueError(f"tensor {name} is {tensor.dtype}, expected one of {list(encodings)}")
     return encodings[tensor.dtype], tensor.shape, tensor
@@ -227,6 +233,11 @@ def _damaged(path: Path, why: object) -> InputError:
     return InputError(f"damaged: {why}", where=path, fix="copy or pack it again")
 
 
+def _told(error: Exception) -> str:
+    """Return an exception in a few words; that of bytes that are no text would hold them all."""
+    return f"{type(error).__name__}: {error}"[:100]
+
+
 def _truncated(path: Path, found: int, expected: str) -> InputError:
     fix = "copy or pack it again"
     return InputError(f"truncated: {found} bytes of {expected}", where=path, fix=fix)
@@ -255,7 +266,7 @@ def _parse_layout(path: Path, json_text: bytes, json_bytes: int, file_bytes: int
         entries = [value for name, value in layout.items() if name != "__metadata__"]
         expected = 8 + json_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise _damaged(path, f"its JSON header cannot be read ({error!r})") from error
+        raise _damaged(path, f"its JSON header cannot be read ({_told(error)})") from error
     if file_bytes < expected:
         raise _truncated(path, file_bytes, str(expected))
     if file_bytes > expected:
@@ -286,7 +297,7 @@ def _parse_header(path: Path, layout: dict) -> dict:
             if name != "__metadata__"
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"its espnet_lite header cannot be read ({error!r})") from error
+        raise _damaged(path, f"its espnet_lite header cannot be read ({_told(error)})") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
             f"format_version {version}, this espnet_lite reads up to {FORMAT_VERSION}",
@@ -297,7 +308,7 @@ def _parse_header(path: Path, layout: dict) -> dict:
         odd = sorted(described.keys() ^ stored.keys())
         raise _damaged(path, f"tensor '{odd[0]}' is only in one of its two lists of tensors")
     for name, (encoding, shape) in described.items():
-        if encoding not in ENCODINGS:
+        if not isinstance(encoding, str) or encoding not in ENCODINGS:
             raise InputError(
                 f"tensor '{name}' has the encoding '{encoding}', "
                 f"this espnet_lite reads {', '.join(ENCODINGS)}",

@@ -41,9 +41,14 @@ class PackedModel(nn.Module):
     def __init__(self, header: dict, *, where: object = None):
         """Build the modules of `header` (weights as initialized; `from_parts` fills them)."""
         super().__init__()
+        quantized = header.get("quantized", {})  # absent where nothing is
+        parts = (header.get("architecture"), header.get("tokenizer"), quantized)
+        if not all(isinstance(part, dict) for part in parts):
+            what = "architecture, tokenizer and quantized are not all mappings"
+            raise InputError(f"damaged header: {what}", where=where, fix="pack it again")
         architecture = from_plain(Architecture, header["architecture"], where=where)
         self.header = header
-        self.tokenizer = Tokenizer.from_dict(header["tokenizer"])
+        self.tokenizer = Tokenizer.from_dict(header["tokenizer"], where=where)
         if len(self.tokenizer.tokens) != architecture.vocab:
             raise InputError(
                 f"a tokenizer of {len(self.tokenizer.tokens)} tokens "
@@ -56,7 +61,7 @@ class PackedModel(nn.Module):
         )
         self.sample_rate: int = self.front_end.sample_rate  # Hz
         self.ctc_head = nn.Linear(self.encoder.dim, architecture.vocab)
-        put_integer_modules(self, _of_runtime(header.get("quantized", {})), where=where)
+        put_integer_modules(self, _of_runtime(quantized), where=where)
         self.eval()
 
     @classmethod

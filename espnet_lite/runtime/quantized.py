@@ -306,7 +306,7 @@ def put_integer_modules(
         if build is None or not name:
             raise InputError(f"{type(layer).__name__} cannot multiply integers", where=key)
         schema = AttentionFormat if issubclass(build, _Attention) else WeightedFormat
-        form = from_plain(schema, dict(plain), where=key)
+        form = from_plain(schema, plain, where=key)
         try:
             module = build(layer, form)
         except ValueError as error:

@@ -1,10 +1,13 @@
 """Alignment of a hypothesis with its reference as NIST sclite makes it, and the counts of it.
 
-`align` is the one core of the scorer: WER, CER and TER differ only in the tokens they hand to it.
+`align_all` is the one core of the scorer: WER, CER and TER differ only in the tokens they hand to it.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,17 +69,24 @@ class Counts:
         return 100.0 * self.wrong_utterances / self.utterances if self.utterances else None
 
 
+def half_up(value: int | float, *, decimals: int = 1) -> float:
+    """Return `value` rounded with sclite's arithmetic, doubles included: halves go up."""
+    scale = 10**decimals
+    return math.floor(value * scale + 0.5) / scale
+
+
 def percent_text(part: int, whole: int, *, decimals: int = 1) -> str | None:
     """Return `part` in percent of `whole` as text; None if there is no whole.
 
-    Rounded with sclite's arithmetic, doubles included, so that every digit is the one it prints:
-    halves go up (2 of 32 is 6.3, where Python's format gives 6.2), and 57 of 400 is 14.2 as
-    57 / 400 * 100 comes out below 14.25.
+    Every digit is the one that sclite prints: 2 of 32 is 6.3, where Python's format gives 6.2, and
+    57 of 400 is 14.2 as 57 / 400 * 100 comes out below 14.25.
     """
     if not whole:
         return None
-    scale = 10**decimals
-    return f"{math.floor(part / whole * 100 * scale + 0.5) / scale:.{decimals}f}"
+    return f"{half_up(part / whole * 100, decimals=decimals):.{decimals}f}"
+
+
+_RUNS = re.compile(f"{CORRECT}+|.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +119,28 @@ class Alignment:
                 None if step == DELETED else next(hypothesis),
             )
 
+    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """Yield those of `columns` that are errors."""
+        row = column = 0
+        for run in _RUNS.finditer(self.steps):
+            step = run[0]
+            if step[0] == CORRECT:
+                row, column = row + len(step), column + len(step)
+                continue
+            reference = None if step == INSERTED else self.reference[row]
+            hypothesis = None if step == DELETED else self.hypothesis[column]
+            row, column = row + (step != INSERTED), column + (step != DELETED)
+            yield step, reference, hypothesis
+
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
-    """Return the alignment of lowest cost (sub 4, ins 3, del 3) that sclite would print.
+    """Return the alignment of one pair, as `align_all` makes it."""
+    return align_all([(reference, hypothesis)])[0]
+
+
+def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alignment]:
+    """Return for each (reference, hypothesis) the alignment of lowest cost (sub 4, ins 3, del 3)
+    that sclite would print.
 
     Tokens are compared literally: case counts, no character is markup. Of several paths of the same
     cost sclite takes the one that, read from the end, steps diagonally before it inserts and
@@ -119,25 +148,86 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
     output; kaldialign's `sclite_mode` has sclite's costs but another order: other counts for one
     random pair in a hundred, see tools/benchmarks/sclite_parity.py).
 
-    One row of the table is three numpy calls: about 3 us for each reference token.
+    Pairs of like lengths are aligned together, in a band around the diagonal that grows until no
+    path outside of it can be as cheap (Ukkonen, "Algorithms for approximate string matching",
+    1985): a numpy call for each row of all their tables, some for each step of all their paths.
     """
-    reference, hypothesis = tuple(reference), tuple(hypothesis)
-    rows, columns = len(reference), len(hypothesis)
-    # A match at the end is always on the path that is read from the end: no table needed for it.
-    while rows and columns and reference[rows - 1] == hypothesis[columns - 1]:
-        rows, columns = rows - 1, columns - 1
-    tail = CORRECT * (len(reference) - rows)
-    if rows == 0 or columns == 0:
-        return Alignment(reference, hypothesis, DELETED * rows + INSERTED * columns + tail)
-    gains = _gains(_codes(reference[:rows], hypothesis[:columns]), rows)
-    return Alignment(reference, hypothesis, _path_from_end(gains, _best(gains)) + tail)
+    codes: dict[str, int] = defaultdict(itertools.count().__next__)  # a number for each new token
+    pairs = [(tuple(reference), tuple(hypothesis)) for reference, hypothesis in pairs]
+    tasks, tails = [], []
+    for index, pair in enumerate(pairs):
+        reference, hypothesis = (
+            np.fromiter(map(codes.__getitem__, side), np.int32, len(side)) for side in pair
+        )
+        # A match at the end is always on the path that is read from the end: no table needed.
+        tails.append(tail := _equal_at_the_end(reference, hypothesis))
+        tasks.append(
+            _Task(
+                index,
+                reference[: len(reference) - tail],
+                hypothesis[: len(hypothesis) - tail],
+            )
+        )
+    heads = [""] * len(pairs)
+    reach = _FIRST_REACH
+    while tasks:
+        again = []
+        for batch in _batches(tasks, reach):
+            for task, steps in zip(batch, _paths(batch, reach), strict=True):
+                if steps is None:
+                    again.append(task)
+                else:
+                    heads[task.index] = steps
+        tasks, reach = again, 2 * reach
+    return [
+        Alignment(*pair, head + CORRECT * tail)
+        for pair, head, tail in zip(pairs, heads, tails, strict=True)
+    ]
 
 
-def _codes(reference: tuple[str, ...], hypothesis: tuple[str, ...]) -> np.ndarray:
-    """Return both token sequences, one after the other, as numbers (equal tokens, equal number)."""
-    known: dict[str, int] = {}
-    codes = [known.setdefault(token, len(known)) for token in (*reference, *hypothesis)]
-    return np.array(codes, dtype=np.int32)
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A pair to align, as numbers (equal tokens, equal number)."""
+
+    index: int
+    reference: np.ndarray
+    hypothesis: np.ndarray
+
+    @property
+    def surplus(self) -> int:
+        """Return how many tokens more the hypothesis has."""
+        return len(self.hypothesis) - len(self.reference)
+
+    def cells(self, reach: int) -> tuple[int, int]:
+        """Return rows and width of the band that reaches so far to both sides of the ends."""
+        return len(self.reference) + 1, 2 * reach + abs(self.surplus) + 1
+
+
+def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
+    shared = min(len(reference), len(hypothesis))
+    if shared == 0:
+        return 0
+    differs = reference[len(reference) - shared :] != hypothesis[len(hypothesis) - shared :]
+    return int(differs[::-1].argmax()) if differs.any() else shared
+
+
+_FIRST_REACH = 8  # of the band; twice as far each time that this does not decide
+_CELLS = 1 << 22  # of the tables of a batch, two bytes each
+
+
+def _batches(tasks: Sequence[_Task], reach: int) -> Iterator[list[_Task]]:
+    """Yield tasks to align together: those of like size."""
+    batch: list[_Task] = []
+    rows = width = 0
+    for task in sorted(tasks, key=lambda task: task.cells(reach)):
+        task_rows, task_width = task.cells(reach)
+        rows, width = max(rows, task_rows), max(width, task_width)
+        if batch and rows * width * (len(batch) + 1) > _CELLS:
+            yield batch
+            batch, rows, width = [], task_rows, task_width
+        batch.append(task)
+    if batch:
+        yield batch
 
 
 # With n reference and m hypothesis tokens a path costs 3D + 3I + 4S = 3(n + m) - 2(3C + S). So the
@@ -145,40 +235,116 @@ def _codes(reference: tuple[str, ...], hypothesis: tuple[str, ...]) -> np.ndarra
 # running maximum finds them for a whole row at once.
 _MATCH_GAIN = (DELETION_COST + INSERTION_COST) // 2
 _SUBSTITUTION_GAIN = (DELETION_COST + INSERTION_COST - SUBSTITUTION_COST) // 2
+_BEFORE, _BEYOND = -1, -2  # what stands for tokens before the first and after the last
+_NO_REFERENCE = -3
 
 
-def _gains(codes: np.ndarray, rows: int) -> np.ndarray:
-    """Return what a diagonal step gains at each pair of tokens, (rows, columns)."""
-    equal = codes[:rows, None] == codes[None, rows:]
-    return np.where(equal, np.int32(_MATCH_GAIN), np.int32(_SUBSTITUTION_GAIN))
+def _paths(batch: Sequence[_Task], reach: int) -> list[str | None]:
+    """Return the steps of each task in time order; None where a path that leaves the band might be
+    as cheap as the best one within.
+
+    The band of a task goes along the diagonal: place j of row r is column r + j − `left`.
+    """
+    rows, width = (max(size) for size in zip(*(task.cells(reach) for task in batch), strict=True))
+    rows = max(rows, 2)  # so that there is a token to look at
+    left = np.array([reach + max(0, -task.surplus) for task in batch])
+    reference = np.full((rows - 1, len(batch)), _NO_REFERENCE, np.int32)
+    hypothesis = np.full((rows - 1 + width, len(batch)), _BEYOND, np.int32)
+    for index, task in enumerate(batch):
+        reference[: len(task.reference), index] = task.reference
+        hypothesis[: left[index], index] = _BEFORE
+        last = min(left[index] + len(task.hypothesis), len(hypothesis))
+        hypothesis[left[index] : last, index] = task.hypothesis[: last - left[index]]
+    row = np.array([len(task.reference) for task in batch])
+    surplus = np.array([task.surplus for task in batch])
+    best = _best(reference, hypothesis, width)
+    gain = best[row, surplus + left, np.arange(len(batch))]
+    cost = DELETION_COST * row + INSERTION_COST * (row + surplus) - 2 * gain
+    # To come to a diagonal outside and from there to the end takes so many steps to the side.
+    aside = np.minimum(
+        2 * (left + 1) + surplus,  # the diagonal −left − 1
+        2 * (width - left) - surplus,
+    )
+    is_whole = (left >= row) & (width - left > row + surplus)
+    is_decided = is_whole | (cost < DELETION_COST * aside)
+    chosen = np.flatnonzero(is_decided)
+    paths: list[str | None] = [None] * len(batch)
+    found = _read_from_end(
+        best,
+        reference,
+        hypothesis,
+        pair=chosen,
+        row=row[chosen],
+        place=(surplus + left)[chosen],
+        left=left[chosen],
+    )
+    for index, steps in zip(chosen, found, strict=True):
+        paths[index] = steps
+    return paths
 
 
-def _best(gains: np.ndarray) -> np.ndarray:
-    """Return the highest gain of a path from the start to each cell, (rows + 1, columns + 1)."""
-    rows, columns = gains.shape
-    best = np.zeros((rows + 1, columns + 1), dtype=np.int32)
-    for row in range(1, rows + 1):
-        here, above = best[row, 1:], best[row - 1]
-        np.add(above[:-1], gains[row - 1], out=here)
-        np.maximum(here, above[1:], out=here)
-        np.maximum.accumulate(here, out=here)
+def _best(reference: np.ndarray, hypothesis: np.ndarray, width: int) -> np.ndarray:
+    """Return the highest gain of a path from the start to each place, (rows + 1, width, pairs).
+
+    Before the first column there is no gain; what is beyond the end of a pair has no part in what
+    is before it.
+    """
+    rows, pairs = reference.shape
+    is_small = _MATCH_GAIN * (rows + 1) <= np.iinfo(np.int16).max
+    best = np.zeros((rows + 1, width, pairs), np.int16 if is_small else np.int32)
+    aside = np.where(hypothesis == _BEFORE, 0, _SUBSTITUTION_GAIN).astype(best.dtype)
+    more = best.dtype.type(_MATCH_GAIN - _SUBSTITUTION_GAIN)
+    for row in range(rows):
+        here, above = best[row + 1], best[row]
+        np.multiply(hypothesis[row : row + width] == reference[row], more, out=here)
+        here += aside[row : row + width]
+        here += above
+        np.maximum(here[:-1], above[1:], out=here[:-1])
+        np.maximum.accumulate(here, axis=0, out=here)
     return best
 
 
-def _path_from_end(gains: np.ndarray, best: np.ndarray) -> str:
-    """Return the steps in time order: diagonal before insertion before deletion, from the end."""
-    row, column = gains.shape
-    steps = []
-    while row and column:
-        gain = gains.item(row - 1, column - 1)
-        here = best.item(row, column)
-        if here == best.item(row - 1, column - 1) + gain:
-            row, column = row - 1, column - 1
-            steps.append(CORRECT if gain == _MATCH_GAIN else SUBSTITUTED)
-        elif here == best.item(row, column - 1):
-            column -= 1
-            steps.append(INSERTED)
-        else:
-            row -= 1
-            steps.append(DELETED)
-    return DELETED * row + INSERTED * column + "".join(reversed(steps))
+def _read_from_end(
+    best: np.ndarray,
+    reference: np.ndarray,
+    hypothesis: np.ndarray,
+    *,
+    pair: np.ndarray,
+    row: np.ndarray,
+    place: np.ndarray,
+    left: np.ndarray,
+) -> list[str]:
+    """Return the steps in time order: diagonal before insertion before deletion, from the end.
+
+    Args:
+        pair: which ones of the batch to read.
+        row, place: of the end of each of them.
+        left: places of each of them to the left of the diagonal.
+    """
+    letters = []  # of all pairs, last step first; 0 where a path has come to its start
+    column = row + place - left
+    while (row | column).any():
+        above = np.maximum(row - 1, 0)
+        before = np.maximum(place - 1, 0)
+        here = best[row, place, pair]
+        is_inside = (row > 0) & (column > 0)
+        # An index that is off by one where it is not inside: its value is not used.
+        is_equal = is_inside & (reference[above, pair] == hypothesis[above + place, pair])
+        gain = np.where(is_equal, _MATCH_GAIN, _SUBSTITUTION_GAIN)
+        diagonal = is_inside & (here == best[above, place, pair] + gain)
+        inserted = (
+            ~diagonal
+            & (column > 0)
+            & ((row == 0) | ((place > 0) & (here == best[row, before, pair])))
+        )
+        deleted = ~diagonal & ~inserted & (row > 0)
+        letter = np.where(is_equal, ord(CORRECT), ord(SUBSTITUTED)) * diagonal
+        letter += ord(INSERTED) * inserted + ord(DELETED) * deleted
+        letters.append(letter.astype(np.uint8))
+        row = row - (diagonal | deleted)
+        column = column - (diagonal | inserted)
+        place = column - row + left
+    if not letters:
+        return [""] * len(pair)
+    lines = np.stack(letters[::-1], axis=1)
+    return [line.tobytes().lstrip(b"\0").decode("ascii") for line in lines]

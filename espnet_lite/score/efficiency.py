@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_lite.score.alignment import percent_text
-from espnet_lite.score.results import check_needed, headline_kind, read_json
+from espnet_lite.score.bootstrap import bounds_text
+from espnet_lite.score.results import check_needed, headline_kind, interval_of, read_json
 
 FOLDER = Path("results") / "profile"
 TABLE = Path("results") / "tables" / "efficiency.json"
@@ -81,10 +82,10 @@ def efficiency_lines(
         if row["decode"]["config"].get("method") != PROFILED_METHOD:
             continue
         for profile in by_digest.get(row["model"]["sha256"], []):
-            lines.append(_line(row["row"], profile, _rates(row)))
+            lines.append(_line(row["row"], profile, _rates(row), _intervals(row)))
             joined.add(profile["name"])
     rest = [profile for profile in profiles if profile["name"] not in joined]
-    return lines + [_line(profile["name"], profile, {}) for profile in rest]
+    return lines + [_line(profile["name"], profile, {}, {}) for profile in rest]
 
 
 def _rates(row: Mapping) -> dict[str, dict[str, float]]:
@@ -99,7 +100,14 @@ def _rates(row: Mapping) -> dict[str, dict[str, float]]:
     return {kind: rates}
 
 
-def _line(name: str, profile: Mapping, rates: Mapping) -> dict[str, object]:
+def _intervals(row: Mapping) -> dict[str, dict[str, list[float]]]:
+    """Return `{"wer" or "per": {set: [low, high]}}` of the rates whose 95 % interval is known."""
+    kind = headline_kind(row)
+    known = {name: interval_of(score, kind) for name, score in row["scores"].items()}
+    return {kind: {name: [one["low"], one["high"]] for name, one in known.items() if one}}
+
+
+def _line(name: str, profile: Mapping, rates: Mapping, intervals: Mapping) -> dict[str, object]:
     macs = profile["macs"]
     return {
         "model": name,
@@ -107,6 +115,7 @@ def _line(name: str, profile: Mapping, rates: Mapping) -> dict[str, object]:
         "source": profile["source"],
         "weights": profile["weights"],
         "rates": rates,
+        "intervals": intervals,
         "parameters": profile["parameters"]["total"],
         "bytes": profile["model"]["bytes"],
         "bytes_of": profile["model"]["bytes_of"],
@@ -146,12 +155,11 @@ def main_table(
     header += [f"RTF {SHOWN_SECONDS:g} s", "peak MiB"]
     cells = []
     for line in lines:
-        shown = (line["rates"].get(kind, {}).get(name) for kind, name in rates)
         timing = shown_timing(line)
         cells.append(
             [
                 line["model"] + (RANDOM if line["weights"] == "random" else ""),
-                *(ABSENT if rate is None else f"{rate:.2f}" for rate in shown),
+                *(_rate_cell(line, kind, name) for kind, name in rates),
                 f"{line['parameters'] / 1e6:.2f} M",
                 ("" if line["bytes_of"] == "file" else "~") + f"{line['bytes']:,}",
                 f"{line['macs'] / 1e9:.1f}",
@@ -161,6 +169,14 @@ def main_table(
             ]
         )
     return header, cells
+
+
+def _rate_cell(line: Mapping, kind: str, set_name: str) -> str:
+    rate = line["rates"].get(kind, {}).get(set_name)
+    bounds = line["intervals"].get(kind, {}).get(set_name)
+    if rate is None:
+        return ABSENT
+    return f"{rate:.2f}" if bounds is None else f"{rate:.2f} {bounds_text(*bounds)}"
 
 
 def _estimate_cells(estimates: Mapping | None) -> tuple[str, str]:

@@ -29,10 +29,15 @@ AXES: dict[str, tuple[str, Callable[[Mapping], float | None]]] = {
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """One figure: its path from the recipe's folder, points (x, y, name), and what the axes say."""
+    """One figure: its path from the recipe's folder, points (x, y, name), and what the axes say.
+
+    Attributes:
+        intervals: `{name: (low, high)}` of y, of the points that have one.
+    """
 
     path: Path
     points: tuple[tuple[float, float, str], ...]
+    intervals: Mapping[str, tuple[float, float]]
     x_label: str
     y_label: str
 
@@ -46,6 +51,11 @@ def plan_figures(lines: Sequence[Mapping], *, kind: str, set_name: str) -> list[
         set_name: set whose error rate is drawn.
     """
     plans = []
+    intervals = {
+        line["model"]: tuple(line["intervals"][kind][set_name])
+        for line in lines
+        if set_name in line["intervals"].get(kind, {})
+    }
     for axis, (label, value_of) in AXES.items():
         points = tuple(
             (value, line["rates"][kind][set_name], line["model"])
@@ -54,7 +64,9 @@ def plan_figures(lines: Sequence[Mapping], *, kind: str, set_name: str) -> list[
         )
         if len(points) >= 2:
             path = FOLDER / f"efficiency_{axis}.png"
-            plans.append(FigurePlan(path, points, label, f"{kind.upper()} {set_name}, %"))
+            plans.append(
+                FigurePlan(path, points, intervals, label, f"{kind.upper()} {set_name}, %")
+            )
     return plans
 
 
@@ -86,6 +98,9 @@ def _draw(plan: FigurePlan, path: Path) -> None:
         is_wide = high > 4 * low > 0
         middle = math.sqrt(low * high) if is_wide else (low + high) / 2
         axes.scatter(values, [rate for _, rate, _ in plan.points], zorder=3)
+        for value, _, name in plan.points:
+            if name in plan.intervals:
+                axes.vlines(value, *plan.intervals[name], alpha=0.5, linewidth=1)
         for value, rate, name in plan.points:  # names stand towards the middle
             side, shift = ("right", -5) if value > middle else ("left", 5)
             place = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}

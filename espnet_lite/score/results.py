@@ -13,6 +13,7 @@ from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.files import read_lines
+from espnet_lite.score.bootstrap import interval_of_speakers
 
 _ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 SCORE_AGAIN = "score again: ./run.sh --stage score"
@@ -98,6 +99,17 @@ def headline_kind(row: Mapping) -> str:
     return "per" if any("per" in score for score in row["scores"].values()) else "wer"
 
 
+def interval_of(score: Mapping, kind: str) -> dict | None:
+    """Return the 95 % interval of a rate in the scores of a set of a row, None where unknown.
+
+    A row that was written before rows had intervals has the errors of the speakers still.
+    """
+    known = score[kind].get("interval")
+    if known is None and score[kind].get("speakers"):
+        return interval_of_speakers(score[kind]["speakers"])
+    return known
+
+
 def headline_unit(row: Mapping) -> str:
     """Return what that rate counts: the key of `words` or `phones` in the scores of a set."""
     return {"wer": "words", "per": "phones"}[headline_kind(row)]
@@ -149,6 +161,7 @@ def build_row(
     model: Path,
     sha256: str,
     parameters: int | None,
+    bits: str | None = None,
     record: Mapping,
     decode_dirs: Mapping[str, Path],
     dev_sets: Sequence[str],
@@ -159,6 +172,7 @@ def build_row(
     Args:
         sha256, parameters: of the model file; parameters are those stored in it, so that a
             decoder that only training used does not count.
+        bits: name of the policy that it was packed by, where the file says it.
         record: the training record of the model's header.
         decode_dirs: `{set: folder}` with `decode.json` and `score/score.json`.
         dev_sets: names among those sets; the first one chooses the headline.
@@ -179,9 +193,9 @@ def build_row(
     decodes = {set_name: _decoded(folder, sha256) for set_name, folder in decode_dirs.items()}
     first_set, first = next(iter(decodes.items()))
     for set_name, decoded in decodes.items():
-        if decoded["config"] != first["config"]:
+        if decoded["config"] != first["config"] or _lm_sha256(decoded) != _lm_sha256(first):
             raise InputError(
-                f"decoded with another config than {first_set}",
+                f"decoded with another config or language model than {first_set}",
                 where=decode_dirs[set_name] / "decode.json",
                 fix=DECODE_AGAIN,
             )
@@ -195,6 +209,7 @@ def build_row(
             "sha256": sha256,
             "bytes": model.stat().st_size,
             "parameters": parameters,
+            **({} if bits is None else {"bits": bits}),
         },
         "record": dict(record),
         "decode": {
@@ -207,6 +222,10 @@ def build_row(
         "scores": {set_name: _scored(folder) for set_name, folder in decode_dirs.items()},
         "environment": first["environment"],
     }
+    if first.get("lm"):
+        lm = first["lm"]
+        row["lm"] = {**lm, "file": _model_name(Path(lm["path"]), results_dir)}
+        del row["lm"]["path"]
     roots = [results_dir.resolve(), Path(__file__).resolve().parents[2]]
     row = json.loads(_without_roots(row_text(row), roots))
     check_row(row, where=f"row '{name}' of {model}")
@@ -231,6 +250,7 @@ def with_earlier_sets(row: dict, path: Path) -> dict:
     except InputError:  # what is replaced need not be whole
         return row
     is_same = earlier["model"]["sha256"] == row["model"]["sha256"]
+    is_same = is_same and _lm_sha256(earlier) == _lm_sha256(row)
     if not (is_same and earlier["decode"]["config"] == row["decode"]["config"]):
         return row
     decode = {**row["decode"], "rtf": {**earlier["decode"]["rtf"], **row["decode"]["rtf"]}}
@@ -269,26 +289,29 @@ def _decoded(folder: Path, sha256: str) -> dict:
     return decoded
 
 
+def _lm_sha256(decoded: Mapping) -> str | None:
+    """Return which language model a set or a row was decoded with."""
+    lm = decoded.get("lm")
+    return lm.get("sha256") if isinstance(lm, Mapping) else None
+
+
 def _scored(folder: Path) -> dict:
-    """Return the part of `score.json` that a row keeps: of the speakers, errors and tokens by the
-    row's main rate."""
+    """Return the part of `score.json` that a row keeps: counts, percent and interval; of the
+    speakers, errors and tokens by the row's main rate; how many hypotheses were missing."""
     path = folder / "score" / "score.json"
     scored = read_json(path, fix=SCORE_AGAIN)
-    kept, main = {}, "per" if "per" in scored else "wer"
-    kinds = (
-        ("phones", "per", "wer", "cer", "ter")
-        if "per" in scored
-        else ("words", "wer", "cer", "ter")
-    )
-    for key in ("utterances", *kinds):
+    main, whole = ("per", "phones") if "per" in scored else ("wer", "words")
+    kept = {}
+    for key in ("utterances", whole, "missing", *dict.fromkeys((main, "wer", "cer", "ter"))):
         if key not in scored:
             raise InputError(f"missing key '{key}'", where=path, fix=SCORE_AGAIN)
         kept[key] = scored[key]
-        if isinstance(kept[key], dict):
-            kept[key] = {k: v for k, v in kept[key].items() if k != "speakers"}
-            if key == main and "speakers" in scored[key]:
-                counts = {name: one["counts"] for name, one in scored[key]["speakers"].items()}
-                kept[key]["speakers"] = {n: [c["err"], c["tokens"]] for n, c in counts.items()}
+    kept["missing"] = len(kept["missing"])
+    for kind in (main, "wer", "cer", "ter"):
+        if isinstance(scored[kind], dict):
+            kept[kind] = {key: scored[kind].get(key) for key in ("counts", "percent", "interval")}
+    counts = {name: one["counts"] for name, one in scored[main].get("speakers", {}).items()}
+    kept[main]["speakers"] = {name: [one["err"], one["tokens"]] for name, one in counts.items()}
     return kept
 
 
@@ -303,7 +326,7 @@ def _model_name(model: Path, results_dir: Path) -> str:
     The committed copy under `models/` where it has these very bytes, else the path inside the
     recipe, else the bare file name.
     """
-    for path in sorted((results_dir / "models").glob("*.esp")):
+    for path in sorted((results_dir / "models").glob("*.esp")) if model.is_file() else ():
         if filecmp.cmp(path, model, shallow=False):
             return path.relative_to(results_dir).as_posix()
     if model.resolve().is_relative_to(results_dir.resolve()):

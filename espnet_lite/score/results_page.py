@@ -5,6 +5,7 @@ from pathlib import Path
 
 from espnet_lite.errors import InputError
 from espnet_lite.score.alignment import percent_text
+from espnet_lite.score.bootstrap import DRAWS, bounds_text
 from espnet_lite.score.efficiency import (
     machines,
     main_table,
@@ -13,7 +14,7 @@ from espnet_lite.score.efficiency import (
 )
 from espnet_lite.score.efficiency_figures import FigurePlan
 from espnet_lite.score.pretraining import pretraining_rows
-from espnet_lite.score.results import headline_kind, headline_unit
+from espnet_lite.score.results import headline_kind, headline_unit, interval_of
 
 DEFAULT_DECODING = "conf/decode_greedy.yaml"  # what run.sh decodes with unless told otherwise
 STAR = "★"
@@ -32,8 +33,14 @@ _COLUMNS = {
 }
 
 _SUMMARY = (
+    "In brackets: the 95 % interval of the rate{drawn}. "
     "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
     " it tells rows apart where error rates are too high to."
+)
+_AGREEMENT = "frames as fp32, %"
+_AGREEING = (
+    f" {_AGREEMENT}: frames of those sets whose most probable token is that of the network in floating"
+    " point which the model was made from."
 )
 _PRETRAINING = (
     "Units are k-means clusters; PNMI and purity are theirs with the phones of aligned speech that"
@@ -88,10 +95,12 @@ def results_page(
         f"# Results: {headline['title']}",
         f"{STAR} **{headline['row']}** is the headline row: the lowest {kind.upper()} on `{dev}` "
         f"({rate} %), chosen there and not on a test set.",
-        _SUMMARY,
-        _summary(ordered),
+        _SUMMARY.format(drawn=_drawn(ordered))
+        + (_AGREEING if _AGREEMENT in (summary := _summary(ordered)) else ""),
+        summary,
         "## Scores",
         *(part for kind in _kinds(ordered) for part in (_COLUMNS[kind], _scores(ordered, kind))),
+        *_without_hypothesis(ordered),
         *(["## Pre-training", _PRETRAINING, _pretrainings(pretrainings)] if pretrainings else []),
         *(_efficiency(ordered, efficiency, figures) if efficiency else []),
         *(_details(row) for row in ordered),
@@ -191,13 +200,31 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             _number(record["updates"]),
             _decimal(record.get("audio_hours")),
             _decimal(record.get("dev", {}).get("loss_ctc")),
-            *(_rate(row, name, kind, "err") for kind, name in rates),
+            *(_with_interval(row, name, kind) for kind, name in rates),
         ]
         if index == 0:
             cells = [f"**{cell}**" for cell in cells]
             cells[0] = f"{STAR} {cells[0]}"
         lines.append(cells)
-    return markdown_table(header, lines)
+    return markdown_table(*_with_bits(ordered, header, lines))
+
+
+def _with_bits(
+    ordered: Sequence[Mapping], header: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the summary with two more columns where a row was quantized: the name of its policy, and
+    the frames of the dev sets that agree with the network in floating point."""
+    agreements = [(row["record"].get("dev") or {}).get("agreement") for row in ordered]
+    if all(part is None for part in agreements):
+        return header, lines
+    bits = [row["model"].get("bits") or ABSENT for row in ordered]
+    shown = [ABSENT if part is None else f"{100 * part:.1f}" for part in agreements]
+    columns = list(zip(header, *lines, strict=True))
+    for name, cells, before in (("bits", bits, "bytes"), (_AGREEMENT, shown, "dev CTC loss")):
+        place = [column[0] for column in columns].index(before) + 1
+        columns.insert(place, (name, f"**{cells[0]}**", *cells[1:]))
+    header, *lines = (list(line) for line in zip(*columns, strict=True))
+    return header, lines
 
 
 def _scores(ordered: Sequence[Mapping], kind: str) -> str:
@@ -219,7 +246,8 @@ def _scores(ordered: Sequence[Mapping], kind: str) -> str:
                     _number(score["utterances"]),
                     _number(score[headline_unit(row)]),
                     *(_rate(row, name, kind, key) for key in ("corr", "sub", "del", "ins")),
-                    *(_rate(row, name, kind, key) for key in ("err", "s_err")),
+                    _with_interval(row, name, kind),
+                    _rate(row, name, kind, "s_err"),
                     *(_rate(row, name, rate, "err") for rate in further),
                     f"{row['decode']['rtf'][name]:.4f}",
                 ]
@@ -237,6 +265,8 @@ def _details(row: Mapping) -> str:
         ("Model", f"`{model['file']}`, {_number(model['bytes'])} bytes, {_parameters(row)}"),
         ("sha256", f"`{model['sha256']}`"),
     ]
+    if row.get("lm"):
+        known.append(("Language model", _language_model(row["lm"])))
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
         lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
@@ -273,6 +303,7 @@ _MACHINE = {
     "toolkit": "espnet_lite {}",
     "commit": "commit {}",
 }
+_LANGUAGE_MODEL = {"kind": "{}", "order": "order {}", "config": "config {}"}
 _DECODING = {"nj": "{} processes", "threads": "{} threads each"}
 
 
@@ -297,9 +328,32 @@ def _decode_again(row: Mapping) -> str:
     """Return the command that makes the scores of a row once more."""
     command = f"./run.sh --stage decode --model {row['model']['file']}"
     config_file = row["decode"].get("config_file")
-    if config_file is None or config_file == DEFAULT_DECODING:
-        return command
-    return f"{command} --inference_config {config_file}"
+    if config_file is not None and config_file != DEFAULT_DECODING:
+        command += f" --inference_config {config_file}"
+    if row.get("lm"):
+        lm, record = row["lm"], row["lm"].get("record", {})
+        is_kept = Path(lm["file"]).parent.name == "models"
+        if is_kept:
+            return f"{command} --lm {lm['file']}"
+        command += f" --lm_config conf/{record.get('config', 'lm.yaml')}"
+        if files := [name for name in record.get("text", {}).get("files", []) if "." in name]:
+            command += f' --lm_text "{" ".join(files)}"'
+    return command
+
+
+def _language_model(lm: Mapping) -> str:
+    """Return what is known of a language model, its text and its perplexities on dev sets."""
+    record = lm.get("record", {})
+    parts = [f"`{lm['file']}`", f"{_number(lm['bytes'])} bytes", f"sha256 `{lm['sha256'][:12]}…`"]
+    parts += _said(record, _LANGUAGE_MODEL)
+    if record.get("text"):
+        parts.append(f"{_number(record['text']['words'])} words of text")
+    for name, measured in record.get("dev", {}).items():
+        parts.append(
+            f"perplexity on {name} {measured['per_token']:g} per token, "
+            f"{measured['per_word']:g} per word"
+        )
+    return ", ".join(parts)
 
 
 def _decoding(decode: Mapping) -> str:
@@ -332,6 +386,37 @@ def _rate(row: Mapping, set_name: str, kind: str, key: str) -> str:
     counts = score["counts"]
     whole = counts["utterances" if key == "s_err" else "tokens"]
     return percent_text(counts[key], whole, decimals=2) or ABSENT
+
+
+def _with_interval(row: Mapping, set_name: str, kind: str) -> str:
+    """Return `6.47 [4.6, 8.7]`: an error rate and its interval, where it is known."""
+    rate = _rate(row, set_name, kind, "err")
+    if rate == ABSENT or (interval := interval_of(row["scores"][set_name], kind)) is None:
+        return rate
+    return f"{rate} {bounds_text(interval['low'], interval['high'])}"
+
+
+def _drawn(ordered: Sequence[Mapping]) -> str:
+    """Return what the intervals of the sets were drawn of, for a sentence; "" where none is known."""
+    drawn = {}
+    for row in ordered:
+        for name, score in row["scores"].items():
+            if (interval := interval_of(score, headline_kind(row))) is not None:
+                drawn[name] = f"{interval['drawn']} {interval['over']} of `{name}`"
+    known = [drawn[name] for name in _sets(ordered) if name in drawn]
+    return f", of {DRAWS:,} bootstrap draws of the {', the '.join(known)}" if known else ""
+
+
+def _without_hypothesis(ordered: Sequence[Mapping]) -> list[str]:
+    """Return a paragraph where a row was scored on fewer hypotheses than a set has utterances."""
+    missing = [
+        f"{row['row']} has none of {score['missing']} utterances of `{name}`"
+        for row in ordered
+        for name, score in row["scores"].items()
+        if score.get("missing")
+    ]
+    said = f"**Missing hypotheses**, counted as deletions: {'; '.join(missing)}."
+    return [said] if missing else []
 
 
 def _decimal(value: int | float | None) -> str:

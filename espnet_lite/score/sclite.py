@@ -1,13 +1,14 @@
-"""NIST sclite as the oracle of the scorer: trn files for it, and its alignments read back.
+"""Transcripts as NIST sclite reads them (`.trn`), and sclite itself as the oracle of the scorer.
 
-Nothing on the main path needs sclite; tests and `tools/benchmarks/sclite_parity.py` do, and
-`score_asr --trn` writes the files for who wants to see sclite's own report.
+Nothing on the main path needs sclite; tests and `tools/benchmarks/sclite_parity.py` do.
 """
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from espnet_lite.errors import InputError
@@ -34,14 +35,25 @@ def _escape(match: re.Match) -> str:
     return f"%{ord(match[0]):02X}"
 
 
-def trn_line(tokens: Sequence[str], *, speaker: str, utterance: str) -> str:
-    """Return one line of a trn file: tokens and `(speaker-utterance)`, markup written as %XX."""
-    words = [_MARKUP.sub(_escape, token) for token in tokens]
-    return " ".join([*words, f"({trn_id(speaker, utterance)})"])
+@lru_cache(maxsize=1 << 17)
+def escape_token(token: str) -> str:
+    """Return a token that sclite reads literally: its markup written as %XX."""
+    return _MARKUP.sub(_escape, token)
+
+
+def escape_speaker(speaker: str) -> str:
+    """Return a speaker's name that sclite takes whole out of `trn_id`."""
+    return _ID_MARKUP.sub(_escape, speaker)
 
 
 def trn_id(speaker: str, utterance: str) -> str:
-    return f"{_ID_MARKUP.sub(_escape, speaker)}-{_ID_MARKUP.sub(_escape, utterance)}"
+    """Return `speaker-utterance`, as ESPnet names utterances in its trn files."""
+    return f"{escape_speaker(speaker)}-{escape_token(utterance)}"
+
+
+def trn_line(tokens: Sequence[str], *, speaker: str, utterance: str) -> str:
+    """Return one line of a trn file: tokens and `(speaker-utterance)`."""
+    return " ".join([*map(escape_token, tokens), f"({trn_id(speaker, utterance)})"])
 
 
 def write_trn(
@@ -55,20 +67,40 @@ def write_trn(
     write_text(path, "".join(lines))
 
 
+def sclite_report(
+    reference: Path, hypothesis: Path, *, reports: Sequence[str] = ("all", "dtl")
+) -> str:
+    """Return what `sclite -s -i rm -o <reports> stdout` prints of two trn files.
+
+    Raises:
+        InputError: sclite is not installed, or it failed.
+    """
+    return _run(["-o", *reports, "stdout"], reference, hypothesis)
+
+
 def run_sclite(reference: Path, hypothesis: Path, *, output_dir: Path) -> None:
     """Write sclite's `sclite.{sys,raw,pra,sgml}` of two trn files into `output_dir`.
 
     Raises:
         InputError: sclite is not installed, or it failed.
     """
+    reports = ["-o", "sum", "rsum", "pra", "sgml", "-O", str(output_dir.resolve()), "-n", "sclite"]
+    said = _run(reports, reference, hypothesis)
+    if not (output_dir / "sclite.sgml").is_file():
+        raise InputError(f"sclite failed: {said[-300:]}", where=reference)
+
+
+def _run(reports: list[str], reference: Path, hypothesis: Path) -> str:
     command = find_sclite()
     if command is None:
         raise InputError("sclite is not installed", fix="apt-get install sctk")
-    command += ["-s", "-i", "rm", "-r", str(reference), "trn", "-h", str(hypothesis), "trn"]
-    command += ["-o", "sum", "rsum", "pra", "sgml", "-O", str(output_dir), "-n", "sclite"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if done.returncode or not (output_dir / "sclite.sgml").is_file():
+    folder = reference.parent
+    command += ["-s", "-i", "rm", "-r", reference.name, "trn"]
+    command += ["-h", os.path.relpath(hypothesis, folder), "trn", *reports]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    if done.returncode:
         raise InputError(f"sclite failed: {(done.stderr or done.stdout)[-300:]}", where=reference)
+    return done.stdout
 
 
 _PATH = re.compile(r'<PATH id="\((.*)\)" word_cnt=')

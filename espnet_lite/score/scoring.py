@@ -1,30 +1,55 @@
-"""Scores of one set under one kind of token: alignments, and counts by speaker and in all."""
+"""Scores of one set under one kind of token: alignments, counts and their interval."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from espnet_lite.score.alignment import Alignment, Counts, align
+from espnet_lite.score.alignment import Alignment, Counts, align_all
+from espnet_lite.score.bootstrap import (
+    UTTERANCES,
+    interval_of_speakers,
+    interval_to_plain,
+    rate_interval,
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SetScore:
     """What a set of utterances scored: everything else (tables, JSON, intervals) reads this."""
 
     alignments: dict[str, Alignment]  # by utterance, in the reference's order
     speakers: dict[str, str]  # speaker of each of those utterances
 
-    @property
+    @cached_property
+    def counts(self) -> dict[str, Counts]:
+        """Return the counts of each utterance."""
+        return {name: alignment.counts for name, alignment in self.alignments.items()}
+
+    @cached_property
     def by_speaker(self) -> dict[str, Counts]:
         """Return the counts of each speaker, in the order in which they first appear."""
         totals: dict[str, Counts] = {}
-        for utterance, alignment in self.alignments.items():
+        for utterance, counts in self.counts.items():
             speaker = self.speakers[utterance]
-            totals[speaker] = totals.get(speaker, Counts()) + alignment.counts
+            totals[speaker] = totals.get(speaker, Counts()) + counts
         return totals
 
     @property
     def total(self) -> Counts:
         return sum(self.by_speaker.values(), Counts())
+
+    @cached_property
+    def interval(self) -> dict | None:
+        """Return the 95 % interval of the error rate as JSON: by speaker where there are enough
+        speakers, else by utterance; None where there is no reference token."""
+        speakers = {name: (one.errors, one.tokens) for name, one in self.by_speaker.items()}
+        if (found := interval_of_speakers(speakers)) is not None:
+            return found
+        errors, tokens = zip(
+            *((one.errors, one.tokens) for one in self.counts.values()), strict=True
+        )
+        interval = rate_interval(errors, tokens)
+        return interval and interval_to_plain(interval, over=UTTERANCES, drawn=len(errors))
 
 
 def score_pairs(
@@ -34,11 +59,13 @@ def score_pairs(
     speakers: Mapping[str, str],
 ) -> SetScore:
     """Return the score of `{utterance: (reference text, hypothesis text)}`, split into tokens."""
-    alignments = {
-        utterance: align(split(reference), split(hypothesis))
-        for utterance, (reference, hypothesis) in pairs.items()
-    }
-    return SetScore(alignments, {utterance: speakers[utterance] for utterance in alignments})
+    found = align_all(
+        (split(reference), split(hypothesis)) for reference, hypothesis in pairs.values()
+    )
+    return SetScore(
+        dict(zip(pairs, found, strict=True)),
+        {utterance: speakers[utterance] for utterance in pairs},
+    )
 
 
 def counts_to_plain(counts: Counts) -> dict:
@@ -67,20 +94,3 @@ def counts_to_plain(counts: Counts) -> dict:
             name: None if rate is None else round(rate, 4) for name, rate in percent.items()
         },
     }
-
-
-def scores_to_plain(scores: Mapping[str, SetScore]) -> dict:
-    """Return `score.json` of `{"wer": ..., "cer": ..., ["ter": ...]}` or of `{"per": ...}`.
-
-    WER, CER and TER that are not given are null: a model of phones has the phone error rate alone,
-    and then `phones` stands in the place of `words`.
-    """
-    kind = "per" if "per" in scores else "wer"
-    total = scores[kind].total
-    plain = {"utterances": total.utterances, "wer": None, "cer": None, "ter": None}
-    plain["words" if kind == "wer" else "phones"] = total.tokens
-    for kind, score in scores.items():
-        speakers = score.by_speaker.items()
-        plain[kind] = counts_to_plain(score.total)
-        plain[kind]["speakers"] = {name: counts_to_plain(counts) for name, counts in speakers}
-    return plain

@@ -38,25 +38,17 @@ def read_table(path: Path | str, *, fix: str | None = None) -> dict[str, tuple[s
 
 def read_pairs(
     reference_path: Path | str, hypothesis_path: Path | str
-) -> dict[str, tuple[str, str]]:
-    """Return `{utterance: (reference text, hypothesis text)}` in the reference's order.
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return `{utterance: (reference text, hypothesis text)}` in the reference's order, and the
+    utterances without a hypothesis: theirs is empty, all their words are deleted.
 
     Raises:
-        InputError: what `read_table` finds; an utterance of one file that the other lacks, with
-            its id and file:line. Nothing is scored as empty or left out in silence.
+        InputError: what `read_table` finds; a hypothesis of an utterance that has no reference,
+            with its id and file:line. Nothing is left out in silence.
     """
     reference = read_table(reference_path, fix="score needs transcripts: is the set labelled?")
     again = "decode the set again: ./run.sh --stage decode"
     hypothesis = read_table(hypothesis_path, fix=again)
-    for utterance, (_, line) in reference.items():
-        if utterance not in hypothesis:
-            missing = sum(name not in hypothesis for name in reference)
-            raise InputError(
-                f"utterance '{utterance}' has no hypothesis in {hypothesis_path} "
-                f"({missing} of {len(reference)} have none)",
-                where=f"{reference_path}:{line}",
-                fix=again,
-            )
     for utterance, (_, line) in hypothesis.items():
         if utterance not in reference:
             unknown = sum(name not in reference for name in hypothesis)
@@ -65,7 +57,11 @@ def read_pairs(
                 where=f"{hypothesis_path}:{line}",
                 fix=again,
             )
-    return {name: (text, hypothesis[name][0]) for name, (text, _) in reference.items()}
+    missing = [utterance for utterance in reference if utterance not in hypothesis]
+    pairs = {
+        name: (text, hypothesis.get(name, ("", 0))[0]) for name, (text, _) in reference.items()
+    }
+    return pairs, missing
 
 
 def read_speakers(path: Path | str, utterances: Iterable[str]) -> dict[str, str]:

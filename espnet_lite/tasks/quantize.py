@@ -7,7 +7,7 @@ teacher of the next. The last step's folder has the name that was asked for, tho
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,18 +20,28 @@ from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.errors import InputError
 from espnet_lite.models.asr import AsrConfig, AsrModel
+from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrained
 from espnet_lite.quantize.calibration import cropped, start_activations
 from espnet_lite.quantize.config import (
     DistillationOptions,
+    PrecisionOptions,
     QuantizeConfig,
     StepOptions,
     TrainingPlan,
 )
 from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
+from espnet_lite.quantize.switches import choose, of_last_precision
 from espnet_lite.score.results import read_json
 from espnet_lite.tasks.asr import DataOptions, TrainAsrConfig, build_loaders
 from espnet_lite.tasks.student import StudentAsr
-from espnet_lite.tasks.training import Training, data_fingerprints, read_sets, run_training
+from espnet_lite.tasks.training import (
+    Training,
+    data_fingerprints,
+    pretraining_record,
+    read_sets,
+    run_training,
+    weights_file,
+)
 from espnet_lite.text.tokenizer import Tokenizer
 from espnet_lite.train.checkpoint import read_weights
 from espnet_lite.train.experiment import fingerprint
@@ -48,6 +58,7 @@ class TrainQuantizedConfig:
     model: AsrConfig = field(default_factory=AsrConfig)
     data: DataOptions = field(default_factory=DataOptions)
     distillation: DistillationOptions | None = None
+    precisions: tuple[PrecisionOptions, ...] = ()
     dropout: float | None = None
     calibration_utterances: int = 16
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -118,6 +129,139 @@ def step_folders(expdir: Path, plan: TrainingPlan) -> list[Path]:
     return [*(expdir.with_name(f"{expdir.name}_step_{number}") for number in before), expdir]
 
 
+def rules_of_step(rules: Sequence[Rule], step: StepOptions | None) -> tuple[Rule, ...]:
+    """Return the rules with the bits of a step; None: as they are."""
+    if step is None:
+        return tuple(rules)
+    bits = {"weight_bits": step.weight_bits, "activation_bits": step.activation_bits}
+    return tuple(rule.at_least(**bits) for rule in rules)
+
+
+def finetune_quantized(
+    *,
+    config_file: Path,
+    overrides: list[str],
+    asr_config_file: Path,
+    asr_overrides: list[str],
+    pretrained: Path,
+    tokenizer_dir: Path,
+    train_dirs: list[Path],
+    dev_dirs: list[Path],
+    expdir: Path,
+    fresh: bool,
+    device_name: str,
+    command: list[str],
+) -> int:
+    """Fine-tune a recognizer in few bits on a pre-trained encoder; return the exit code (0 or 75).
+
+    There is no teacher: no recognizer has been trained before. What the quantizers of an encoder that
+    `quantize_encoder` trained have learned is kept.
+
+    Args:
+        config_file: conf/quantize_*.yaml; of it rules and dropout count.
+        overrides: key=value of it.
+        asr_config_file: conf/train_asr*.yaml: model, data and training.
+        asr_overrides: key=value of it.
+        pretrained: what `quantize_encoder` made, or a pre-training in floating point.
+        tokenizer_dir: made by make_tokens.
+        train_dirs: dump folders to train on.
+        dev_dirs: dump folders to validate on.
+        expdir: experiment folder.
+        fresh: move an experiment aside and start anew.
+        device_name: auto, cpu or cuda.
+        command: the program and its arguments, kept in the record.
+
+    Raises:
+        InputError: anything the user can mend, each with its file or key.
+    """
+
+    def prepare() -> Training:
+        config = load_config(config_file, QuantizeConfig, overrides)
+        asr = load_config(asr_config_file, TrainAsrConfig, asr_overrides)
+        trained_rules = rules_of_encoder(pretrained)
+        if trained_rules not in ((), config.rules):
+            raise InputError(
+                f"its rules are not those that {pretrained} was trained with", where=config_file
+            )
+        resolved = TrainQuantizedConfig(
+            rules=config.rules,
+            model=asr.model,
+            data=asr.data,
+            dropout=None if config.training is None else config.training.dropout,
+            calibration_utterances=config.calibration_utterances,
+            train=asr.train,
+        )
+        tokenizer = Tokenizer.load(tokenizer_dir)
+        train, dev = read_sets(train_dirs), read_sets(dev_dirs)
+        rate = asr.model.front_end.sample_rate
+        student, table = _student_on(
+            resolved,
+            pretrained,
+            vocab=tokenizer.vocab,
+            waveforms=calibration_waveforms(
+                train, count=resolved.calibration_utterances, sample_rate=rate
+            ),
+            where=config_file,
+        )
+        print(table)
+        train_loader, dev_loader = build_loaders(asr, train, dev, tokenizer)
+        inputs = data_fingerprints(train_dirs, dev_dirs, tables=("wav.scp", "text"))
+        inputs["pretrained"] = fingerprint([weights_file(pretrained)])
+        return Training(
+            config=resolved,
+            model=student,
+            train_loader=train_loader,
+            dev_loader=dev_loader,
+            inputs=inputs,
+            save_beside=lambda folder: tokenizer.save(folder / "tokenizer"),
+            facts={
+                "pretrained": pretraining_record(pretrained),
+                "quantization": {"rules": to_plain(resolved.rules), "distillation": None},
+            },
+            tag_option="--expdir",
+        )
+
+    return run_training(
+        prepare,
+        expdir=expdir,
+        config_file=config_file,
+        fresh=fresh,
+        device_name=device_name,
+        command=command,
+    )
+
+
+def rules_of_encoder(path: Path) -> tuple[Rule, ...]:
+    """Return the rules that a pre-trained encoder was quantized by; none of one in floating point."""
+    if not path.is_dir():
+        return ()
+    plain = read_yaml(path / "config.yaml").get("rules", [])
+    return from_plain(QuantizeConfig, {"rules": plain}, where=path / "config.yaml").rules
+
+
+def _student_on(
+    config: TrainQuantizedConfig,
+    pretrained: Path,
+    *,
+    vocab: int,
+    waveforms: Float[Tensor, "batch samples"],
+    where: Path,
+) -> tuple[StudentAsr, str]:
+    """Return a recognizer with the front end and encoder of a pre-training, and the policy as a table."""
+    torch.manual_seed(config.train.seed)
+    student = StudentAsr(config.model, vocab=vocab)
+    weights, plain = read_pretrained(pretrained)
+    latent = {name: weights[name] for name in student.state_dict() if name in weights}
+    load_pretrained_weights(student, latent, where=pretrained, pretrained_config=plain)
+    placements = quantize_modules(student, config.rules, where=where)
+    calibrate(student, waveforms, where=where)
+    if rules_of_encoder(pretrained):
+        own = student.state_dict()
+        student.load_state_dict({name: weights.get(name, own[name]) for name in own})
+    student.prepare(teacher=None, reference=None, distillation=None, dropout=config.dropout)
+    return student, policy_table(student, placements)
+
+
 def _step(
     config: QuantizeConfig,
     step: StepOptions | None,
@@ -179,21 +323,18 @@ def _resolved(
     config: QuantizeConfig, step: StepOptions | None, trained: "Trained"
 ) -> TrainQuantizedConfig:
     """Return the configuration of one step: the plan's, on the teacher's model and data."""
-    plan, rules, train = config.training, config.rules, config.training.train
+    plan, train = config.training, config.training.train
     data = dataclasses.replace(trained.data, short_first_epochs=0, short_only_epochs=0)
     if plan.batch_seconds is not None:
         data = dataclasses.replace(data, batch_seconds=plan.batch_seconds)
     if step is not None:
         train = dataclasses.replace(train, updates=step.updates)
-        rules = tuple(
-            rule.at_least(weight_bits=step.weight_bits, activation_bits=step.activation_bits)
-            for rule in rules
-        )
     return TrainQuantizedConfig(
-        rules=rules,
+        rules=rules_of_step(config.rules, step),
         model=trained.model,
         data=data,
         distillation=plan.distillation,
+        precisions=plan.precisions,
         dropout=plan.dropout,
         calibration_utterances=config.calibration_utterances,
         train=train,
@@ -241,7 +382,8 @@ def load_recognizer(folder: Path) -> AsrModel:
     trained = read_trained(folder)
     model = AsrModel(trained.model, vocab=Tokenizer.load(folder / "tokenizer").vocab)
     quantize_modules(model, trained.rules, where=folder / "config.yaml")
-    model.load_state_dict(read_weights(folder / "model.safetensors"))
+    weights = read_weights(folder / "model.safetensors")
+    model.load_state_dict(of_last_precision(weights, model))
     return model.eval()
 
 
@@ -263,8 +405,18 @@ def build_student(
     student = StudentAsr(config.model, vocab=vocab)
     latent = teacher.state_dict()
     student.load_state_dict({name: latent[name] for name in student.state_dict()})
-    placements = quantize_modules(student, config.rules, where=where)
-    calibrate(student, waveforms, where=where)
+    others = [
+        [
+            rule.at_least(weight_bits=p.weight_bits, activation_bits=p.activation_bits)
+            for rule in config.rules
+        ]
+        for p in config.precisions
+    ]
+    placements = quantize_modules(student, config.rules, where=where, others=others)
+    for precision in range(len(others) + 1):
+        choose(student, precision)
+        calibrate(student, waveforms, where=where)
+    choose(student)
     student.prepare(
         teacher=teacher,
         reference=reference,

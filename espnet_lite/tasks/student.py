@@ -13,6 +13,7 @@ from espnet_lite.nn.masks import valid_mask
 from espnet_lite.quantize.calibration import ScaleWatch
 from espnet_lite.quantize.config import DistillationOptions
 from espnet_lite.quantize.distillation import agreeing, divergence, hidden_error
+from espnet_lite.quantize.switches import Switch, choose, choose_at_random, switched
 
 
 class StudentAsr(AsrModel):
@@ -26,31 +27,37 @@ class StudentAsr(AsrModel):
 
     def __init__(self, config: AsrConfig, *, vocab: int):
         super().__init__(config, vocab=vocab)
-        self._fixed: tuple[AsrModel, ...] = ()  # in a tuple, where nn.Module does not see them
+        self._fixed: tuple[AsrModel | None, ...] = ()  # in a tuple: nn.Module does not see them
         self._masks: tuple[nn.Module, ...] = ()
         self._distillation: DistillationOptions | None = None
         self._watch: ScaleWatch | None = None
+        self._switches: list[list[Switch]] = []
 
     def prepare(
         self,
         *,
-        teacher: AsrModel,
-        reference: AsrModel,
+        teacher: AsrModel | None,
+        reference: AsrModel | None,
         distillation: DistillationOptions | None,
         dropout: float | None,
     ) -> None:
         """Get ready to be trained; to be called once all quantizers are in their places.
 
         Args:
-            teacher: what is learned from.
-            reference: the floating-point recognizer that validation counts agreeing frames with.
+            teacher: what is learned from; None without distillation.
+            reference: the floating-point recognizer that validation counts agreeing frames with; None:
+                there is none.
             distillation: weights of the losses; None: the recognizer's own loss alone.
             dropout: in front end and encoder from now on; None leaves it.
         """
-        self._fixed = tuple(model.eval().requires_grad_(False) for model in (teacher, reference))
-        self._masks = tuple(m for m in teacher.modules() if isinstance(m, (SpecAugment, InputMask)))
+        self._fixed = (teacher, reference)
+        for model in filter(None, self._fixed):
+            model.eval().requires_grad_(False)
+        of_teacher = () if teacher is None else teacher.modules()
+        self._masks = tuple(m for m in of_teacher if isinstance(m, (SpecAugment, InputMask)))
         self._distillation = distillation
         self._watch = ScaleWatch(self)
+        self._switches = [switches for _, switches in switched(self)]
         if dropout is not None:
             for module in (*self.front_end.modules(), *self.encoder.modules()):
                 if isinstance(module, Dropout):
@@ -58,7 +65,7 @@ class StudentAsr(AsrModel):
 
     def _apply(self, fn, recurse=True):
         """Take the fixed recognizers along to another device."""
-        for model in self._fixed:
+        for model in filter(None, self._fixed):
             model._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
@@ -72,9 +79,15 @@ class StudentAsr(AsrModel):
         teacher, reference = self._fixed
         self._watch.check()
         options = self._distillation
+        if self._switches and self.training:
+            choose_at_random(self._switches, batch.seed)
+        elif self._switches:
+            choose(self)
         if not self.training:
             outputs = self.outputs(batch)
             loss = self.loss(outputs, batch)
+            if reference is None:
+                return loss
             lengths = outputs.encoded.lengths
             theirs = reference.encode(batch.waveform, batch.waveform_lengths)
             loss.metrics["agreement"] = agreeing(

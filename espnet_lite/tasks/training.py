@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from espnet_lite import environment
-from espnet_lite.config import to_plain
+from espnet_lite.config import check_numbers, to_plain
 from espnet_lite.data.data_dir import read_data_dir
 from espnet_lite.data.loader import Loader
+from espnet_lite.data.text_loader import TextLoader
 from espnet_lite.data.utterance_table import UtteranceTable, join_tables
 from espnet_lite.errors import REQUEUE, InputError
 from espnet_lite.features.cmvn import load_cmvn
@@ -27,12 +28,22 @@ from espnet_lite.train.experiment import fingerprint, move_aside, open_experimen
 from espnet_lite.train.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class TextOptions:
+    """What a batch of text is made of."""
+
+    batch_tokens: int = 8192  # padded tokens in a batch, <sos/eos> of each sentence counted
+
+    def __post_init__(self):
+        check_numbers(self, "batch_tokens", at_least=1)
+
+
 @dataclass
 class Training:
     """What is trained, and on what.
 
     Attributes:
-        config: the program's whole configuration; it has `train` and `model.front_end`.
+        config: the program's whole configuration; it has `train`, and for speech `model.front_end`.
         model: batch → Loss, with its first weights.
         inputs: a hash of each kind of input; a training goes on only with the same ones.
         save_beside: writes what else belongs into the experiment folder, given the folder.
@@ -42,8 +53,8 @@ class Training:
 
     config: object
     model: nn.Module
-    train_loader: Loader
-    dev_loader: Loader
+    train_loader: Loader | TextLoader
+    dev_loader: Loader | TextLoader
     inputs: dict[str, str | None]
     save_beside: Callable[[Path], None] | None
     facts: dict[str, object]
@@ -175,11 +186,8 @@ def pretraining_record(pretrained: Path) -> dict[str, object]:
 
 def _sizes(training: Training) -> str:
     """Return in words how large model and data are, and what of the data is left out."""
-    loader = training.train_loader
-    used, size = int(loader.long_enough().sum()), count_parameters(training.model)
-    short = len(loader.num_samples) - used
-    left_out = f", {short} more are too short (data.min_seconds)" if short else ""
-    return f"{size / 1e6:.2f} M parameters, {used} utterances{left_out}"
+    parameters = count_parameters(training.model)
+    return f"{parameters / 1e6:.2f} M parameters, {training.train_loader.size()}"
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -192,21 +200,15 @@ def training_record(
 ) -> dict:
     """Return what a results table says of a training: length, cost, seed, commit, machine."""
     config, state = training.config, trainer.state
-    loader = trainer.train_loader
-    num_samples = loader.num_samples[loader.long_enough()]
-    rate = trainer.train_loader.sample_rate
     return {
         "config": config_file.name,
-        "command": " ".join([command[2].rpartition(".")[2], *_without_paths(command[3:])]),
+        "command": recorded_command(command),
         "seed": config.train.seed,
         "updates": state.update,
         "epochs": state.epoch,
         "minutes": round(state.seconds / 60, 2),
         "core_minutes": round(state.core_seconds / 60, 2),
-        "audio_hours": round(state.audio_seconds / 3600, 2),
-        "batch_seconds": config.data.batch_seconds * config.train.accumulate,
-        "train_utterances": len(num_samples),
-        "train_hours": round(int(num_samples.sum()) / rate / 3600, 3),
+        **trainer.train_loader.record(state.audio_seconds),
         "criterion": config.train.criterion,
         # JSON has no infinity, which stands for a value that was not finite.
         "best": [[value if math.isfinite(value) else None, n] for value, n in state.best],
@@ -216,10 +218,19 @@ def training_record(
         "threads": torch.get_num_threads(),  # of each process
         "precision": trainer.precision,
         "date": time.strftime("%Y-%m-%d"),
+        **_batch_size(config),
         **training.facts,
         **environment.describe(),
         **_gpu(trainer.device),
     }
+
+
+def _batch_size(config: object) -> dict[str, float | int]:
+    """Return how much data an update takes."""
+    data, accumulate = config.data, config.train.accumulate
+    if isinstance(data, TextOptions):
+        return {"batch_tokens": data.batch_tokens * accumulate}
+    return {"batch_seconds": data.batch_seconds * accumulate}
 
 
 def _gpu(device: torch.device) -> dict[str, str]:
@@ -236,6 +247,11 @@ def _dev_metrics(trainer: Trainer) -> dict[str, float | None]:
             shown = [key for key in entry if key not in ("kind", "update", "minutes")]
             return {key: entry[key] if math.isfinite(entry[key]) else None for key in shown}
     return {}
+
+
+def recorded_command(command: list[str]) -> str:
+    """Return `python -m PROGRAM ARGUMENT…` as records keep it: without this machine's folders."""
+    return " ".join([command[2].rpartition(".")[2], *_without_paths(command[3:])])
 
 
 def _without_paths(arguments: list[str]) -> list[str]:

@@ -97,7 +97,8 @@ class Tokenizer:
             InputError: a missing or damaged part, named with `where`.
         """
         try:
-            kind, nlsyms, tokens = plain["kind"], plain["nlsyms"], list(plain["tokens"])
+            kind, nlsyms, tokens = plain["kind"], plain["nlsyms"], plain["tokens"]
+            _check_texts(plain, where=where)
             model = base64.b64decode(plain["bpe_model"], validate=True) if kind == "bpe" else b""
             lexicon = plain["lexicon"].split("\n") if kind == "phone" else []
         except KeyError as error:
@@ -259,3 +260,14 @@ def check_tokens(tokens: list[str], *, where: Path | None = None) -> None:
         if token in first_index:
             raise fault(index, f"token '{token}' is there already as token {first_index[token]}")
         first_index[token] = index
+
+
+def _check_texts(plain: dict, *, where: object) -> None:
+    """Raise an InputError unless the parts of a tokenizer are texts and lists of texts."""
+    for key in ("kind", "bpe_model", "lexicon"):
+        if not isinstance(plain.get(key, ""), str):
+            raise InputError(f"tokenizer's {key} is no text", where=where)
+    for key in ("nlsyms", "tokens"):
+        value = plain[key]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InputError(f"tokenizer's {key} are no list of texts", where=where)

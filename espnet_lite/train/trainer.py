@@ -13,6 +13,7 @@ from torch import nn
 
 from espnet_lite.config import build_class
 from espnet_lite.data.loader import Loader
+from espnet_lite.data.text_loader import TextBatch, TextLoader
 from espnet_lite.data.utterance import Batch
 from espnet_lite.errors import InputError
 from espnet_lite.numerics import pick_precision
@@ -46,7 +47,7 @@ class TrainState:
     position: int = 0  # batches of this epoch already used, by all processes
     seconds: float = 0.0  # wall time, validations and checkpoints included
     core_seconds: float = 0.0  # processor time of all processes
-    audio_seconds: float = 0.0  # seen, unpadded
+    audio_seconds: float = 0.0  # seen, unpadded; where the loader reads text, tokens
     since_best: int = 0  # validations without a new best
     best: list[list[float | int]] = field(default_factory=list)  # [criterion, update], best first
     sums: dict[str, list[float]] = field(default_factory=dict)  # since the last log line
@@ -71,8 +72,8 @@ class Trainer:
         model: nn.Module,
         options: TrainOptions,
         *,
-        train_loader: Loader,
-        dev_loader: Loader,
+        train_loader: Loader | TextLoader,
+        dev_loader: Loader | TextLoader,
         folder: Path,
         device: torch.device,
         processes: Processes = ALONE,
@@ -192,7 +193,7 @@ class Trainer:
             self._save()
         return True
 
-    def _stream(self) -> Iterator[Batch]:
+    def _stream(self) -> Iterator[Batch | TextBatch]:
         """Yield this process's batches for ever, from the place of the state on."""
         rank, size = self.processes.rank, self.processes.size
         epoch, position = self.state.epoch, self.state.position
@@ -210,7 +211,7 @@ class Trainer:
         while state.position >= (batches := self.train_loader.num_batches(state.epoch)):
             state.epoch, state.position = state.epoch + 1, state.position - batches
 
-    def _update(self, stream: Iterator[Batch]) -> float:
+    def _update(self, stream: Iterator[Batch | TextBatch]) -> float:
         """Do one update from `accumulate` batches and return the norm of the gradient."""
         started, averages = time.perf_counter(), Averages()
         batches = self._read(stream)
@@ -224,7 +225,7 @@ class Trainer:
             total += float(loss.total.detach())
             count += loss.count
             names += batch.ids
-        audio = sum(batch.audio_seconds(self.train_loader.sample_rate) for batch in batches)
+        audio = float(sum(self.train_loader.amount(batch) for batch in batches))
         total, count, audio = self._sum_up(averages, total, count, audio)
         if not count:
             self._refuse(
@@ -239,7 +240,7 @@ class Trainer:
         self._interval["wall"] += time.perf_counter() - started
         return norm
 
-    def _read(self, stream: Iterator[Batch]) -> list[Batch]:
+    def _read(self, stream: Iterator[Batch | TextBatch]) -> list[Batch | TextBatch]:
         """Return this process's batches of an update; all processes end when one cannot read."""
         asked, batches, fault = time.perf_counter(), [], None
         try:
@@ -251,7 +252,7 @@ class Trainer:
         self._interval["wait"] += time.perf_counter() - asked
         return batches
 
-    def _forward(self, batch: Batch):
+    def _forward(self, batch: Batch | TextBatch):
         # Dropout draws from torch's generator: seeded by the batch, it is the same in any process.
         torch.manual_seed(batch.seed ^ _DROPOUT)
         with self._autocast():
@@ -375,6 +376,7 @@ class Trainer:
         speed = interval["audio"] / interval["wall"]
         wait = 100 * interval["wait"] / interval["wall"]
         learning_rate = self.optimizer.param_groups[0]["lr"]
+        unit = self.train_loader.unit.replace("audio_seconds", "audio-s")
         left = (self.options.updates - state.update) * state.seconds / state.update
         log.write(
             "train",
@@ -384,7 +386,7 @@ class Trainer:
                 **means,
                 "lr": learning_rate,
                 "gradient_norm": norm,
-                "audio_seconds_per_second": speed,
+                f"{self.train_loader.unit}_per_second": speed,
                 "data_wait_percent": wait,
                 "minutes": state.seconds / 60,
                 "core_minutes": state.core_seconds / 60,
@@ -392,7 +394,7 @@ class Trainer:
         )
         log.show(
             f"update {state.update}/{self.options.updates} epoch {state.epoch}"
-            f"  loss {means['loss']:.4g}  lr {learning_rate:.2e}  {speed:.0f} audio-s/s"
+            f"  loss {means['loss']:.4g}  lr {learning_rate:.2e}  {speed:.0f} {unit}/s"
             f"  data-wait {wait:.1f} %  ETA {duration(left)}"
         )
         state.sums = {}

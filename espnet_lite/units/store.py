@@ -29,6 +29,7 @@ MAKE_AGAIN = "make the units again: ./run.sh --stage units"
 MOST_CLUSTERS = 32767  # that int16 can number
 _LABEL_BYTES = 2
 _HASH_BYTES = 1 << 20
+_COUNTED_LABELS = 1 << 22  # at a time: numpy counts int64 copies
 
 
 class UnitStore:
@@ -105,6 +106,24 @@ class UnitStore:
                 fix=MAKE_AGAIN,
             )
         return units
+
+    def counts(self) -> np.ndarray:
+        """Return how many frames have each unit, int64 of shape [clusters].
+
+        Raises:
+            InputError: a label that is no cluster's.
+        """
+        counts = np.zeros(self.clusters, dtype=np.int64)
+        for start in range(0, len(self._labels), _COUNTED_LABELS):
+            block = self._labels[start : start + _COUNTED_LABELS]
+            if int(block.min()) < 0 or int(block.max()) >= self.clusters:
+                raise InputError(
+                    f"units from {block.min()} to {block.max()}, expected 0 to {self.clusters - 1}",
+                    where=self.folder / "units.int16",
+                    fix=MAKE_AGAIN,
+                )
+            counts += np.bincount(block, minlength=self.clusters)
+        return counts
 
     def centroids(self) -> Float[Tensor, "clusters dim"]:
         """Return the centroids.

@@ -67,6 +67,48 @@ def read_phones(path: Path | str, *, tier: str = "phones") -> list[Interval]:
     )
 
 
+def textgrid_text(tiers: Iterable[IntervalTier], *, end_seconds: float) -> str:
+    """Return a TextGrid in the long format, as Praat and the Montreal Forced Aligner write it.
+
+    What lies between the intervals of a tier is filled with empty ones: Praat wants no gaps.
+
+    Args:
+        tiers: their intervals in order; one of no length is left out.
+        end_seconds: of all tiers.
+    """
+    tiers = list(tiers)
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    lines += ["xmin = 0", f"xmax = {end_seconds:.6g}", "tiers? <exists>", f"size = {len(tiers)}"]
+    lines.append("item []:")
+    for number, tier in enumerate(tiers, start=1):
+        filled = list(_without_gaps(tier.intervals, end_seconds))
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"']
+        lines += [f"        name = {_quoted(tier.name)}", "        xmin = 0"]
+        lines += [f"        xmax = {end_seconds:.6g}", f"        intervals: size = {len(filled)}"]
+        for place, (start, end, label) in enumerate(filled, start=1):
+            lines += [f"        intervals [{place}]:", f"            xmin = {start:.6g}"]
+            lines += [f"            xmax = {end:.6g}", f"            text = {_quoted(label)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _without_gaps(intervals: Iterable[Interval], end_seconds: float) -> Iterator[Interval]:
+    now = 0.0
+    for start, end, label in intervals:
+        if end <= start:
+            continue
+        if start > now:
+            yield now, start, ""
+        yield start, end, label
+        now = end
+    if end_seconds > now:
+        yield now, end_seconds, ""
+
+
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
 def phone_class(label: str) -> str:
     """Return a phone without its stress (AH0 → AH); all kinds of silence are SILENCE."""
     return SILENCE if label.strip().lower() in _SILENCES else label.strip().rstrip("012")

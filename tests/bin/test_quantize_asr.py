@@ -138,3 +138,25 @@ def test_another_policy_in_the_same_folder_is_refused(arguments, capsys):
     assert quantize_asr.main([*arguments, "--set", "training.dropout=0.1"]) == 2
     err = capsys.readouterr().err
     assert "dropout 0.0 -> 0.1" in err and "--quantize_tag NAME" in err
+
+
+def test_precisions_trained_together_leave_the_model_of_the_policy(arguments, tmp_path, capsys):
+    options = [
+        *("--set", "training.steps=[]", "--set", "training.train.updates=3"),
+        *("--set", "training.precisions=[{weight_bits: 8, activation_bits: 8}, {weight_bits: 2}]"),
+    ]
+    assert quantize_asr.main([*arguments, *options]) == 0
+    assert "lsq 8 by channel | lsq 2 by channel | bit 1 by channel" in capsys.readouterr().out
+    weights = load_file(tmp_path / "w1a1/model.safetensors")
+    model = load_recognizer(tmp_path / "w1a1")
+    expand = model.encoder.blocks[0].feed_forward.expand
+    name = "encoder.blocks.0.feed_forward.expand"
+    assert expand.weight_quantizer.bits == expand.input_quantizer.bits == 1
+    assert torch.equal(expand.weight, weights[f"{name}.weight"])
+    last = f"{name}.input_quantizer.members.2.scale_factor"
+    assert torch.equal(expand.input_quantizer.scale_factor, weights[last])
+    learned = [weights[f"{name}.weight_quantizer.members.{i}.scale_factor"] for i in (0, 1)]
+    assert any((factor != 1).any() for factor in learned)  # at random, but in three updates one is
+    options[-1] = "training.precisions=[{weight_bits: 16, activation_bits: 8}]"
+    assert quantize_asr.main([*arguments, *options, "--fresh"]) == 2
+    assert "a further precision leaves weight quantizer in floating" in capsys.readouterr().err

@@ -38,10 +38,18 @@ def score(data: Path, *more: str, tokenizer: str = "tokens", output: str = "scor
     return score_asr.main([str(argument) for argument in arguments])
 
 
-def test_score_writes_tables_and_ends_with_the_summary(data, capsys):
-    assert score(data, "--trn") == 0
+KIND_FILES = {"ref.trn", "hyp.trn", "result.txt"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_score_writes_its_folder_and_ends_with_the_summary(data, capsys):
+    assert score(data) == 0
     # 8 words: 1 substituted, 2 deleted. 24 characters (with spaces): 1 substituted, 5 deleted
-    assert capsys.readouterr().out.splitlines()[-4:] == [
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert [line[:65] for line in lines] == [
         "|     | # Snt  # Wrd |  Corr    Sub    Del    Ins    Err  S.Err |",
         "| WER |     3      8 |  62.5   12.5   25.0    0.0   37.5   66.7 |",
         "| CER |     3     24 |  75.0    4.2   20.8    0.0   25.0   66.7 |",
@@ -49,19 +57,46 @@ def test_score_writes_tables_and_ends_with_the_summary(data, capsys):
     ]
     folder = data / "score"
     plain = json.loads((folder / "score.json").read_text())
-    assert (plain["utterances"], plain["words"]) == (3, 8)
+    assert (plain["utterances"], plain["words"], plain["missing"]) == (3, 8, [])
     assert plain["ter"]["counts"]["del"] == 5
-    assert "| Sum/Avg |     3      8 |  62.5 " in (folder / "wer.txt").read_text()
-    assert "HYP:  the bat sat\n" in (folder / "alignments.txt").read_text()
-    assert (folder / "trn" / "wer.hyp.trn").read_text().endswith("\n(s2-s2%2D1)\n")
-    assert {path.name for path in folder.iterdir()} == {
-        "alignments.txt",
-        "cer.txt",
-        "score.json",
-        "ter.txt",
-        "trn",
-        "wer.txt",
+    assert "| Sum/Avg|    3      8 | 62.5 " in (folder / "wer" / "result.txt").read_text()
+    assert "HYP:  the bat sat \n" in (folder / "errors.txt").read_text()
+    assert (folder / "wer" / "hyp.trn").read_text().endswith("\n(s2-s2-1)\n")
+    assert names(folder) == {
+        *("score.json", "utterances.jsonl", "errors.txt"),
+        *("wer", "cer", "ter"),
     }
+    for kind in ("wer", "cer", "ter"):
+        assert names(folder / kind) == KIND_FILES
+
+
+def test_every_utterance_has_a_line_with_its_alignment(data):
+    assert score(data) == 0
+    lines = (data / "score" / "utterances.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"id": "s1-1", "speaker": "s1", "reference": "the cat sat", "hypothesis": "the bat sat"}
+        | {"steps": "CSC", "errors": {"wer": [1, 3], "cer": [1, 11], "ter": [1, 11]}},
+        {"id": "s1-2", "speaker": "s1", "reference": "on a mat", "hypothesis": "on a mat"}
+        | {"steps": "CCC", "errors": {"wer": [0, 3], "cer": [0, 8], "ter": [0, 8]}},
+        {"id": "s2-1", "speaker": "s2", "reference": "a cat", "hypothesis": ""}
+        | {"steps": "DD", "errors": {"wer": [2, 2], "cer": [5, 5], "ter": [5, 5]}},
+    ]
+
+
+def test_a_missing_hypothesis_is_deleted_words_and_said(data, capsys):
+    whole = score(data, output="whole")
+    (data / "hyp").write_text(HYP.replace("s2-1\n", ""))
+    assert score(data, output="score") == whole == 0
+    assert capsys.readouterr().err == (
+        f"warning: {data / 'hyp'}: 1 of 3 utterances have no hypothesis (first 's2-1'); all their "
+        "words are counted as deleted\n"
+    )
+    plain, without = (
+        json.loads((data / name / "score.json").read_text()) for name in ("whole", "score")
+    )
+    assert without == {**plain, "missing": ["s2-1"]}
+    last = (data / "score" / "utterances.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["missing"] is True
 
 
 def test_tokenizer_of_a_packed_model_is_that_of_the_folder(data):
@@ -185,21 +220,20 @@ def phone_data(data):
 
 
 def test_phones_are_scored_by_the_per_and_by_nothing_else(phone_data, capsys):
-    (phone_data / "score").mkdir()
-    (phone_data / "score" / "wer.txt").write_text("of a model of words")
-    assert score(phone_data, "--trn", "--lexicon", str(phone_data / "lexicon")) == 0
+    (phone_data / "score" / "wer").mkdir(parents=True)
+    (phone_data / "score" / "wer" / "result.txt").write_text("of a model of words")
+    assert score(phone_data, "--lexicon", str(phone_data / "lexicon")) == 0
     # 9 + 6 + 4 phones: 1 substituted, 3 deleted; 4 / 19. "a" stays as the model has it.
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-2:] == [
+    assert [line[:65] for line in printed.splitlines()[-2:]] == [
         "|     | # Snt  # Wrd |  Corr    Sub    Del    Ins    Err  S.Err |",
         "| PER |     3     19 |  78.9    5.3   15.8    0.0   21.1   66.7 |",
     ]
     folder = phone_data / "score"
-    assert {path.name for path in folder.iterdir()} == {
-        *("alignments.txt", "per.txt", "score.json", "trn")
-    }
-    assert "PER of" in (folder / "per.txt").read_text()
-    assert "HYP:  t h e b a t s a t\n" in (folder / "alignments.txt").read_text()
+    assert names(folder) == {"score.json", "utterances.jsonl", "errors.txt", "per"}
+    assert names(folder / "per") == KIND_FILES
+    assert "PER of" in (folder / "errors.txt").read_text()
+    assert "HYP:  t h e b a t s a t \n" in (folder / "per" / "result.txt").read_text()
     plain = json.loads((folder / "score.json").read_text())
     assert (plain["wer"], plain["cer"], plain["ter"]) == (None, None, None)
     assert (plain["utterances"], plain["phones"], "words" in plain) == (3, 19, False)

@@ -1,17 +1,60 @@
-"""CTC prefix beam search against all paths, a plain version with dictionaries, and hand-worked cases."""
+"""CTC prefix beam search, in C++ and in torch, against all paths, a plain version with dictionaries, and
+hand-worked cases; without a language model and with one."""
 
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_lite.decode.greedy import ctc_greedy
+from espnet_lite.decode.ngram_scorer import TokenNgram
 from espnet_lite.decode.prefix_beam import ctc_prefix_beam
+from espnet_lite.kernels.library import LEVEL, TORCH, chosen_level, kernel
+from espnet_lite.lm.kneser_ney import estimate
+from espnet_lite.lm.ngram import SPECIAL_WORDS
 
 EVERYTHING = {"beam": 500, "token_beam": 9, "token_margin": math.inf}
+
+
+@pytest.fixture(params=["kernel", TORCH], autouse=True)
+def how(request, monkeypatch):
+    """Run each test with the C++ kernel and in torch."""
+    if request.param == TORCH:
+        monkeypatch.setenv(LEVEL, TORCH)
+    elif chosen_level() == TORCH:
+        pytest.skip("no C++ compiler here")
+    for cached in (chosen_level, kernel):
+        cached.cache_clear()
+    yield request.param
+    for cached in (chosen_level, kernel):
+        cached.cache_clear()
+
+
+def random_ngram(vocab: int, *, seed: int, order: int = 3) -> TokenNgram:
+    """Return an n-gram of the tokens 2 … vocab − 2 that has seen some of them."""
+    tokens = ["<blank>", "<unk>", *"abcdefgh"[: vocab - 3], "<sos/eos>"]
+    words = [*SPECIAL_WORDS, *tokens[2:-1]]
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, 6, (12,), generator=generator).tolist()
+    seen = [0, *range(3, len(words))][: max(1, vocab - 3)]  # not the last token
+    sentences = [
+        [seen[i] for i in torch.randint(0, len(seen), (length,), generator=generator).tolist()]
+        for length in lengths
+    ]
+    return TokenNgram(estimate(sentences, words, order=order).model, tokens)
+
+
+def lm_score(ngram: TokenNgram, reading: tuple[int, ...], *, ended: bool) -> float:
+    """Return the log-probability of a reading token by token, from the model itself."""
+    total, state = 0.0, torch.tensor(ngram.start)
+    for token in (*reading, *([len(ngram.words) - 1] if ended else [])):
+        score, after = ngram.model.score(state.numpy(), np.array(ngram.words[token]))
+        total, state = total + float(score), torch.tensor(int(after))
+    return total
 
 
 def random_log_probs(*shape: int, seed: int, scale: float = 2.0) -> torch.Tensor:
@@ -32,9 +75,21 @@ def enumerated(log_probs: torch.Tensor) -> dict[tuple[int, ...], float]:
 
 
 def plain_prefix_beam(
-    log_probs: torch.Tensor, *, beam: int, token_beam: int, token_margin: float, penalty: float
+    log_probs: torch.Tensor,
+    *,
+    beam: int,
+    token_beam: int,
+    token_margin: float,
+    penalty: float,
+    ngram: TokenNgram | None = None,
+    lm_weight: float = 0.0,
 ) -> list[tuple[tuple[int, ...], float]]:
     """Return (prefix, log-probability) best first: Hannun et al. 2014 with dictionaries."""
+
+    def extra(prefix, *, ended=False):
+        lm = lm_weight * lm_score(ngram, prefix, ended=ended) if ngram is not None else 0.0
+        return penalty * len(prefix) + lm
+
     prefixes = {(): (1.0, 0.0)}
     for frame in log_probs.double():
         best = sorted(range(1, len(frame)), key=lambda c: -frame[c].item())[:token_beam]
@@ -54,10 +109,11 @@ def plain_prefix_beam(
                     longer[1] += (in_blank + in_token) * probability
         ranked = sorted(
             ((p, v) for p, v in grown.items() if sum(v)),
-            key=lambda item: -(math.log(sum(item[1])) + penalty * len(item[0])),
+            key=lambda item: -(math.log(sum(item[1])) + extra(item[0])),
         )
         prefixes = {prefix: tuple(values) for prefix, values in ranked[:beam]}
-    return [(prefix, math.log(sum(values))) for prefix, values in prefixes.items()]
+    found = [(prefix, math.log(sum(values))) for prefix, values in prefixes.items()]
+    return sorted(found, key=lambda item: -(item[1] + extra(item[0], ended=True)))
 
 
 @pytest.mark.parametrize(
@@ -93,27 +149,86 @@ def test_the_best_path_need_not_be_the_best_reading():
     token_beam=st.integers(1, 6),
     token_margin=st.sampled_from([math.inf, 3.0, 1.0]),
     penalty=st.sampled_from([0.0, 0.7, -0.4]),
+    lm_weight=st.sampled_from([0.0, 0.8]),
     scale=st.sampled_from([0.5, 2.0, 4.0]),
     seed=st.integers(0, 2**31),
 )
 def test_equals_the_plain_version(
-    lengths, vocab, beam, token_beam, token_margin, penalty, scale, seed
+    lengths, vocab, beam, token_beam, token_margin, penalty, lm_weight, scale, seed
 ):
     log_probs = random_log_probs(len(lengths), 12, vocab, seed=seed, scale=scale)
     for row, length in enumerate(lengths):
         log_probs[row, length:] = torch.nan
     pruning = {"beam": beam, "token_beam": token_beam, "token_margin": token_margin}
+    if vocab < 3:  # no table of tokens is so small
+        lm_weight = 0.0
+    lm = {"ngram": random_ngram(vocab, seed=seed) if lm_weight else None, "lm_weight": lm_weight}
     found = ctc_prefix_beam(
-        log_probs, torch.tensor(lengths), **pruning, penalty=penalty, nbest=beam
+        log_probs, torch.tensor(lengths), **pruning, **lm, penalty=penalty, nbest=beam
     )
     for row, length in enumerate(lengths):
-        expected = plain_prefix_beam(log_probs[row, :length], **pruning, penalty=penalty)
+        expected = plain_prefix_beam(log_probs[row, :length], **pruning, **lm, penalty=penalty)
         assert [tuple(h.tokens) for h in found[row]] == [prefix for prefix, _ in expected]
         for hypothesis, (prefix, ctc) in zip(found[row], expected, strict=True):
+            score = ctc + penalty * len(prefix)
             assert hypothesis.parts["ctc"] == pytest.approx(ctc, abs=1e-6)
-            assert hypothesis.score == pytest.approx(ctc + penalty * len(prefix), abs=1e-6)
+            if lm_weight:
+                part = lm_score(lm["ngram"], prefix, ended=True)
+                assert hypothesis.parts["lm"] == pytest.approx(part, abs=1e-5)
+                score += lm_weight * part
+            assert hypothesis.score == pytest.approx(score, abs=1e-5)
             if penalty:
                 assert hypothesis.parts["length_bonus"] == len(prefix)
+
+
+def test_with_a_language_model_every_reading_has_its_sum():
+    """A wide beam finds log Σ paths + weight · log p(tokens and the end), for every reading."""
+    log_probs, ngram = random_log_probs(5, 4, seed=8), random_ngram(4, seed=3, order=2)
+    expected = enumerated(log_probs)
+    (found,) = ctc_prefix_beam(
+        log_probs[None],
+        torch.tensor([5]),
+        nbest=500,
+        ngram=ngram,
+        lm_weight=1.5,
+        **EVERYTHING,
+    )
+    assert {tuple(h.tokens) for h in found} == set(expected)
+    for hypothesis in found:
+        reading = tuple(hypothesis.tokens)
+        lm = lm_score(ngram, reading, ended=True)
+        assert hypothesis.parts == pytest.approx({"ctc": expected[reading], "lm": lm}, abs=1e-5)
+        assert hypothesis.score == pytest.approx(expected[reading] + 1.5 * lm, abs=1e-5)
+
+
+def test_kernel_equals_torch_on_many_frames(how, monkeypatch):
+    """Real sizes: 40 tokens, beam 20, gaps of blanks, several utterances."""
+    if how == TORCH:
+        pytest.skip("compared once")
+    log_probs = random_log_probs(3, 60, 40, seed=5, scale=3.0)
+    log_probs[:, 10:20, 0] = 0.0
+    log_probs[:, 10:20, 1:] = -50.0
+    tokens = ["<blank>", "<unk>", *map(str, range(37)), "<sos/eos>"]
+    words = [*SPECIAL_WORDS, *tokens[2:-1]]
+    generator = torch.Generator().manual_seed(0)
+    sentences = (3 + torch.randint(0, 37, (200, 12), generator=generator)).tolist()
+    ngram = TokenNgram(estimate(sentences, words, order=4).model, tokens)
+    options = {"beam": 20, "token_beam": 12, "token_margin": 9.0, "penalty": 0.4, "nbest": 20}
+    lengths = torch.tensor([60, 31, 1])
+    for lm in ({}, {"ngram": ngram, "lm_weight": 0.6}):
+        found = ctc_prefix_beam(log_probs, lengths, **options, **lm)
+        with monkeypatch.context() as patched:
+            patched.setenv(LEVEL, TORCH)
+            for cached in (chosen_level, kernel):
+                cached.cache_clear()
+            expected = ctc_prefix_beam(log_probs, lengths, **options, **lm)
+        for cached in (chosen_level, kernel):
+            cached.cache_clear()
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.score == pytest.approx(other.score, abs=1e-9)
+                assert one.parts == pytest.approx(other.parts, abs=1e-9)
 
 
 def test_no_frames_and_no_utterances():

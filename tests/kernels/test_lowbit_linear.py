@@ -161,6 +161,20 @@ def test_absmax_codes_are_those_of_a_division(function):
     assert (linear.fused(function, x) / scale).round().equal(codes)
 
 
+def test_a_row_that_is_only_scaled_and_shifted(function):
+    norm = Norm(torch.tensor([2.0, -1.0, 0.5]), torch.tensor([1.0, 0.0, -3.0]), None)
+    linear = LowBitLinear(
+        torch.eye(3, dtype=torch.int64),
+        weight_bits=2,
+        weight_scale=torch.tensor(1.0),
+        bias=None,
+        codes=RULES["8 bits"],
+        norm=norm,
+    )
+    x = torch.tensor([[4.0, 5.0, 6.0]])
+    assert linear.fused(function, x).tolist() == linear.reference(x).tolist() == [[9, -5, 0]]
+
+
 def test_threads_and_batches_change_nothing(function):
     x, weight = torch.randn(2, 3, 41, 70), weights_of(4, 80, 70)
     linear = LowBitLinear(

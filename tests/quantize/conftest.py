@@ -111,4 +111,9 @@ def pytest_generate_tests(metafunc):
 def _given(metafunc) -> set[str]:
     """Return the arguments that marks of the test itself give."""
     marks = metafunc.definition.iter_markers("parametrize")
-    return {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
+    names = (mark.args[0] for mark in marks)
+    return {
+        name.strip()
+        for given in names
+        for name in (given.split(",") if isinstance(given, str) else given)
+    }

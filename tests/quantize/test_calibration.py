@@ -82,10 +82,16 @@ def test_first_scales_are_those_of_what_quantized_layers_give():
     assert model[0].scale_start.item() == 3.0  # static from then on
 
 
-def test_what_is_not_reached_or_all_zeros_is_named():
+def test_what_is_not_reached_is_named():
     model = nn.Sequential(BitActivation(bits=1, signed=True), LsqActivation(bits=4, signed=True))
     with pytest.raises(ValueError, match="activations of 1 gave the scale nan"):
         start_activations(model, lambda: model[0](torch.ones(3)))
+
+
+@pytest.mark.parametrize("cls", [BitActivation, LsqActivation])
+@pytest.mark.parametrize("signed", [True, False])
+def test_nothing_but_zeros_is_no_measurement(cls, signed):
+    model = nn.Sequential(cls(bits=cls.BITS[0], signed=signed))
     with pytest.raises(ValueError, match="activations of 0 gave the scale 0"):
         start_activations(model, lambda: model(torch.zeros(3)))
 

@@ -38,9 +38,21 @@ def test_version_1():
     assert any(name.startswith("decoder.") for name in tensors)
 
 
-def test_writing_what_was_read_gives_the_stored_bytes(tmp_path):
+def test_version_2():
+    header, tensors = read_packed(GOLDEN / "packed_v2_integers.esp")
+    assert header == read_header(GOLDEN / "packed_v2_integers.esp")
+    assert header["format_version"] == 2
+    encodings = {entry["encoding"] for entry in header["tensors"].values()}
+    assert encodings == {"fp32", "int1", "int2", "int4", "int8"}
+    query = header["quantized"]["encoder.blocks.0.attention.query"]
+    assert query["input"]["quantizer"] == "bit" and query["weight_bits"] == 1
+    assert tensors["encoder.blocks.0.attention.query.weight"].stored.shape == (8, 1)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("packed_*.esp")), ids=lambda path: path.stem)
+def test_writing_what_was_read_gives_the_stored_bytes(tmp_path, path):
     """The writer of today makes, from the same content, the file of then."""
-    stored = GOLDEN / "packed_v1_bf16.esp"
+    stored = path
     header, tensors = read_packed(stored)
     write_packed(tmp_path / "again.esp", tensors, header)
     assert (tmp_path / "again.esp").read_bytes() == stored.read_bytes()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet_lite.score.alignment import Alignment, Counts, align, percent_text
+from espnet_lite.score import alignment
+from espnet_lite.score.alignment import Alignment, Counts, align, align_all, percent_text
 
 # Made by NIST sclite 2.10 (Debian sctk 2.4.10) with
 # `python tools/benchmarks/sclite_parity.py --write_golden tests/golden/sclite_pairs.jsonl.gz`.
@@ -47,14 +48,22 @@ def test_hand_worked_alignments(reference, hypothesis, expected):
 
 
 def test_alignment_gives_its_tokens_back_in_columns():
-    alignment = align(["a", "b", "c"], ["b", "c", "d"])
-    assert list(alignment.columns()) == [
+    found = align(["a", "b", "c"], ["b", "c", "d"])
+    assert list(found.columns()) == [
         ("D", "a", None),
         ("C", "b", "b"),
         ("C", "c", "c"),
         ("I", None, "d"),
     ]
-    assert alignment.counts == Counts(1, 2, 0, 1, 1, 1)
+    assert found.counts == Counts(1, 2, 0, 1, 1, 1)
+    assert list(found.error_columns()) == [("D", "a", None), ("I", None, "d")]
+    rng = random.Random(1)
+    for _ in range(50):
+        found = align(
+            rng.choices("ab", k=rng.randint(0, 9)), rng.choices("ab", k=rng.randint(0, 9))
+        )
+        wrong = [column for column in found.columns() if column[0] != "C"]
+        assert list(found.error_columns()) == wrong
 
 
 def brute_force(reference: str, hypothesis: str) -> str:
@@ -98,8 +107,25 @@ def test_ten_thousand_alignments_of_nist_sclite():
     assert len(rows) == 10_000
     assert sum(not reference for reference, _, _ in rows) > 300
     assert sum(not hypothesis for _, hypothesis, _ in rows) > 300
-    other = [row for row in rows if steps(row[0], row[1]) != row[2]]
-    assert other == []
+    found = align_all((reference.split(), hypothesis.split()) for reference, hypothesis, _ in rows)
+    assert [row for row, one in zip(rows, found, strict=True) if one.steps != row[2]] == []
+
+
+@pytest.mark.parametrize("reach", [1, 2, 1000])
+def test_any_first_band_and_any_batches_give_the_same(monkeypatch, reach):
+    """Of two letters there are many paths of the same cost, also at the edge of a band."""
+    rng = random.Random(reach)
+    pairs = [
+        (rng.choices("ab", k=rng.randint(0, 40)), rng.choices("ab", k=rng.randint(0, 40)))
+        for _ in range(300)
+    ]
+    pairs += [(rng.choices("ab", k=30), rng.choices("bc", k=3)) for _ in range(20)]
+    pairs += [(hypothesis, reference) for reference, hypothesis in pairs[-20:]]
+    expected = [brute_force("".join(one), "".join(other)) for one, other in pairs]
+    monkeypatch.setattr(alignment, "_FIRST_REACH", reach)
+    monkeypatch.setattr(alignment, "_CELLS", 5000)
+    assert [one.steps for one in align_all(pairs)] == expected
+    assert align_all([]) == []
 
 
 def test_tokens_are_literal_case_counts_and_markup_is_text():

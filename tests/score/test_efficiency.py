@@ -1,5 +1,6 @@
 """The efficiency table by hand: rows and profiles joined, sorted, drawn, the same each time."""
 
+import copy
 import json
 
 import pytest
@@ -104,6 +105,27 @@ def test_the_main_table_by_hand():
     assert bare[:3] == ["bare (random weights)", "-", "-"] and bare[4] == "~1,234,567"
     untimed = efficiency_lines([], [profile("x", timings=[])])
     assert main_table(untimed, [])[1][0][-2:] == ["-", "-"]
+
+
+def test_estimates_are_columns_where_a_profile_has_them():
+    estimates = {"bops": 2_500_000_000_000, "weighted_macs": 125_000_000}
+    few, plain = profile("few", estimates=estimates), profile("plain")
+    header, cells = main_table(efficiency_lines([], [few, plain]), [])
+    found = [dict(zip(header, line, strict=True)) for line in cells]
+    assert [line["TBOPs (est.)"] for line in found] == ["2.50", "-"]
+    assert [line["GMACs·w/32 (est.)"] for line in found] == ["0.12", "-"]
+    assert "est." not in " ".join(main_table(efficiency_lines([], [plain]), [])[0])
+
+
+def test_rates_have_their_intervals_in_the_table_and_the_figures():
+    rows = copy.deepcopy(ROWS)
+    rows[0]["scores"]["dev"]["wer"]["interval"] = {"low": 4.25, "high": 20.75}
+    lines = efficiency_lines(rows, PROFILES)
+    assert lines[0]["intervals"] == {"wer": {"dev": [4.25, 20.75], "test": [4.25, 20.75]}}
+    assert lines[1]["intervals"] == {"wer": {}} and lines[3]["intervals"] == {}
+    cells = main_table(lines, RATES)[1]
+    assert cells[0][1] == "12.50 [4.2, 20.8]" and cells[1][1] == "12.50"
+    assert plan_figures(lines, kind="wer", set_name="dev")[0].intervals == {"good": (4.25, 20.75)}
 
 
 def test_shares_and_timings_by_hand():

@@ -118,6 +118,30 @@ def test_notes_come_last_and_a_set_without_words_is_no_winner(rows):
     assert "## Notes" not in results_page(rows, notes=" \n")
 
 
+def test_rates_have_intervals_where_they_are_known(rows):
+    test = rows["long"]["scores"]["test"]
+    test["wer"]["interval"] = {"low": 12.04, "high": 19.96, "over": "utterances", "drawn": 10}
+    page = results_page(rows)
+    assert cells(page.splitlines()[8]).endswith("/10.00/15.50 [12.0, 20.0]")
+    assert "/15.50 [12.0, 20.0]/50.00/" in "".join(map(cells, page.splitlines()))
+    assert "of 1,000 bootstrap draws of the 10 utterances of `test`" in page
+    # of an earlier row only the errors of speakers are known; of nine speakers they tell too little
+    speakers = {f"s{i}": [i, 10] for i in range(20)}
+    rows["short"]["scores"]["dev"]["wer"]["speakers"] = speakers
+    rows["long"]["scores"]["dev"]["wer"]["speakers"] = {"s0": [20, 200]}
+    page = results_page(rows)
+    assert "draws of the 20 speakers of `dev`, the 10 utterances of `test`. " in page
+    assert cells(page.splitlines()[8]).endswith("/10.00/15.50 [12.0, 20.0]")
+    assert "/15.50 [" in cells(page.splitlines()[9])
+
+
+def test_missing_hypotheses_are_said(rows):
+    assert "Missing hypotheses" not in results_page(rows)
+    rows["short"]["scores"]["dev"]["missing"] = 3
+    page = results_page(rows)
+    assert "**Missing hypotheses**, counted as deletions: short has none of 3 utterances" in page
+
+
 def empty_kind() -> dict:
     counts = dict.fromkeys(("utterances", "tokens", "corr", "sub", "del", "ins", "err", "s_err"), 0)
     return {"counts": counts, "percent": {"err": None, "s_err": None}}
@@ -229,11 +253,45 @@ def recipe(tmp_path):
         (folder / "score").mkdir(parents=True)
         scored = score(err)
         scored["wer"]["speakers"] = {"s": kind(err)}
+        scored["wer"]["interval"] = {"low": 1.0, "high": 2.0, "over": "utterances", "drawn": 10}
+        scored |= {"missing": ["u1"], "analysis": {}}
         (folder / "score" / "score.json").write_text(json.dumps(scored))
         decoded = {"rtf": 0.02, "config": {"name": "greedy"}, "model": {"sha256": "1" * 64}}
         decoded |= {"environment": {"cpu": "Some CPU"}, "nj": 2, "threads": 1}
         (folder / "decode.json").write_text(json.dumps(decoded))
     return tmp_path
+
+
+def test_the_language_model_of_a_row_is_told_with_the_command(recipe):
+    record = {"kind": "ngram", "order": 6, "config": "lm_ngram.yaml"}
+    record["text"] = {"words": 4361, "files": ["train", "more.gz"]}
+    record["dev"] = {"dev": {"per_token": 2.768, "per_word": 22.56}}
+    lm = {"sha256": "2" * 64, "bytes": 99, "family": "ngram", "record": record}
+    lm["path"] = str(recipe / "exp" / "lm.esp")
+    paths = [recipe / "exp" / name / "decode.json" for name in ("dev", "test")]
+    for path in paths:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lm": lm}))
+    built = build(recipe)
+    assert built["lm"]["file"] == "lm.esp" and "path" not in built["lm"]
+    (recipe / "models").mkdir()
+    for name, content in (("model.esp", b"weights"), ("lm.esp", b"n-gram")):
+        (recipe / "models" / name).write_bytes(content)
+    (recipe / "exp" / "lm.esp").write_bytes(b"other")
+    page = results_page({"x": build(recipe)})
+    assert "perplexity on dev 2.768 per token, 22.56 per word" in page
+    assert '--lm_config conf/lm_ngram.yaml --lm_text "more.gz"' in page
+    (recipe / "exp" / "lm.esp").write_bytes(b"n-gram")
+    assert "--model models/model.esp --lm models/lm.esp" in results_page({"x": build(recipe)})
+    earlier = recipe / "row.json"
+    earlier.write_text(json.dumps(build(recipe)))
+    other = build(recipe)
+    other["lm"]["sha256"], other["scores"] = "3" * 64, {"dev": other["scores"]["dev"]}
+    assert set(with_earlier_sets(other, earlier)["scores"]) == {"dev"}
+    told = json.loads(paths[1].read_text())
+    told["lm"]["sha256"] = "3" * 64
+    paths[1].write_text(json.dumps(told))
+    with pytest.raises(InputError, match="another config or language model than dev"):
+        build(recipe)
 
 
 def build(recipe, **changes) -> dict:
@@ -258,6 +316,10 @@ def test_row_joins_model_decoding_and_scores_without_machine_paths(recipe):
     built = build(recipe)
     speakers = built["scores"]["dev"]["wer"].pop("speakers")
     assert speakers == {"s": [20, 200]}  # errors and words
+    interval = built["scores"]["dev"]["wer"].pop("interval")
+    assert interval == {"low": 1.0, "high": 2.0, "over": "utterances", "drawn": 10}
+    assert built["scores"]["dev"]["cer"].pop("interval") is None
+    assert built["scores"]["dev"].pop("missing") == 1
     assert built["scores"]["dev"] == score(20)
     assert built["decode"] == {
         "config": {"name": "greedy"},
@@ -289,6 +351,23 @@ def test_row_names_the_decoding_config_of_the_recipe(recipe, given, kept):
     assert ("--inference_config" in results_page({"x": built})) == (kept is not None)
 
 
+def test_bits_and_agreement_are_columns_where_a_row_was_quantized(recipe, rows):
+    assert "bits" not in results_page(rows)
+    record = {"parameters": 9, "minutes": 1.5, "updates": 3, "seed": 0}
+    record["dev"] = {"loss_ctc": 2.5, "agreement": 0.98765}
+    few = build(recipe, bits="w1a8", record=record)
+    assert few["model"]["bits"] == "w1a8"
+    page = results_page({"x": few, "y": build(recipe, row="y")})
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    header = next(line for line in lines if "bits" in line)
+    [best, other] = lines[lines.index(header) + 2 :][:2]
+    found = dict(zip(header, best, strict=True))
+    assert found["bits"] == "**w1a8**" and found["frames as fp32, %"] == "**98.8**"
+    assert found["dev CTC loss"] == "**2.5**" and found["bytes"] == "**7**"
+    assert dict(zip(header, other, strict=True))["bits"] == "-"
+    assert header.index("bits") == header.index("bytes") + 1
+
+
 def test_row_names_the_committed_copy_of_the_same_bytes(recipe):
     (recipe / "models").mkdir()
     (recipe / "models" / "a.esp").write_bytes(b"others!")
@@ -313,7 +392,8 @@ def test_faults_of_building_a_row(recipe):
     decoded = json.loads(path.read_text())
     path.write_text(json.dumps({**decoded, "config": {"name": "beam"}}))
     with pytest.raises(
-        InputError, match=r"test/decode\.json: decoded with another config than dev"
+        InputError,
+        match=r"test/decode\.json: decoded with another config or language model than dev",
     ):
         build(recipe)
     path.write_text(json.dumps({k: v for k, v in decoded.items() if k != "rtf"}))

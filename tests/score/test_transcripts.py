@@ -26,16 +26,22 @@ def files(tmp_path):
 
 
 def test_pairs_keep_the_order_of_the_reference_and_may_be_empty(files):
-    pairs = read_pairs(*files("b-2 x  y \nb-1 z\na-1\n", "a-1 w\nb-1\nb-2  \n"))
+    pairs, missing = read_pairs(*files("b-2 x  y \nb-1 z\na-1\n", "a-1 w\nb-1\nb-2  \n"))
+    assert missing == []
     assert list(pairs) == ["b-2", "b-1", "a-1"]
     assert words(pairs["b-2"][0]) == ["x", "y"]
     assert [pairs[name][1] for name in pairs] == ["", "", "w"]
 
 
+def test_utterances_without_a_hypothesis_are_named_and_have_an_empty_one(files):
+    pairs, missing = read_pairs(*files("a x\nb y\nc z\n", "b y\n"))
+    assert missing == ["a", "c"]
+    assert pairs == {"a": ("x", ""), "b": ("y", "y"), "c": ("z", "")}
+
+
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "message"),
     [
-        ("a x\nb y\nc z\n", "a x\n", r"text:2: utterance 'b' has no hypothesis in .*hyp \(2 of 3"),
         ("a x\n", "a x\nb y\nc z\n", r"hyp:2: utterance 'b' is not in .*text \(2 such\)"),
         ("a x\na y\n", "a x\n", r"text:2: utterance 'a' is already in line 1"),
         ("a x\n", "a x\nb\na y\n", r"hyp:3: utterance 'a' is already in line 1"),

@@ -152,7 +152,8 @@ def test_all_stages_run_in_order_with_their_files(finished):
         *["make_tokens", "train_asr", "pack_model"],
         *["decode_asr"] * 2,
         *["score_asr"] * 2,
-        *["write_results", "profile_model", "draw_results"],
+        *["write_results", "write_report"],
+        *["profile_model", "draw_results", "write_report"],
     ]
     lines = finished.log.read_text().splitlines()
     assert lines[5] == (
@@ -164,7 +165,7 @@ def test_all_stages_run_in_order_with_their_files(finished):
         "[dump/dev] [--tokenizer] [dump/tokens_bpe30] [--cmvn] [dump/train/cmvn.safetensors] "
         "[--expdir] [exp/asr_bpe30]"
     )
-    assert lines[-3] == (
+    assert lines[-5] == (
         "write_results [--row] [asr_bpe30_bf16_greedy] [--model] [exp/asr_bpe30/model_bf16.esp] "
         "[--decode_dirs] [dev=exp/asr_bpe30/decode_greedy_bf16/dev] "
         "[test=exp/asr_bpe30/decode_greedy_bf16/test] [--results_dir] [.] [--dev_sets] [dev]"
@@ -200,7 +201,7 @@ def test_dry_run_prints_commands_and_runs_nothing(recipe):
     assert recipe.programs() == []
     assert not (recipe.folder / "data").exists()
     commands = [line for line in out.splitlines() if line.startswith("+ ")]
-    assert len(commands) == 15
+    assert len(commands) == 17
     assert commands[0] == "+ local/data.sh --data_dir data"
 
 
@@ -224,6 +225,35 @@ def test_two_packings_of_a_training_keep_their_decodings_apart(finished):
     assert finished.run().count("up to date") == len(ALL)
 
 
+def test_a_policy_with_training_is_trained_beside_the_recognizer_and_then_packed(finished):
+    rules = "rules: [{kinds: [head], weight_bits: 8}]"
+    finished.write_config("quantize_w8.yaml", f"{rules}\ntraining: {{}}")
+    options = ["--quantize_config", "conf/quantize_w8.yaml", "--quantize_tag", "short"]
+    options += ["--quantize_set", "training.train.updates=5"]
+    out = finished.run(*options)
+    assert finished.stages_run(out) == ["quantize", "decode", "score", "profile"]
+    train, pack = finished.log.read_text().splitlines()[:2]
+    assert train.startswith("quantize_asr [--config] [conf/quantize_w8.yaml] [--teacher] ")
+    student = "[exp/quantized_asr_bpe30_w8_short]"
+    assert (
+        "[--teacher] [exp/asr_bpe30] [--train_dirs] [dump/train] [--dev_dirs] [dump/dev] " in train
+    )
+    assert f"[--expdir] {student} [--set] [training.train.updates=5]" in train
+    assert pack.startswith(f"pack_model [--expdir] {student}")
+    assert "[--output] [exp/asr_bpe30/model_w8_short.esp]" in pack and "--train_dirs" not in pack
+    assert "up to date" in finished.run(*options, "--stage", "quantize", "--stop_stage", "quantize")
+    options[-1] = "training.train.updates=6"
+    assert finished.stages_run(finished.run(*options))[0] == "quantize"
+
+
+def test_a_policy_without_training_measures_activations_while_it_is_packed(finished):
+    finished.write_config("quantize_w8.yaml", "rules: [{kinds: [head], activation_bits: 8}]")
+    finished.run("--quantize_config", "conf/quantize_w8.yaml")
+    pack = finished.log.read_text().splitlines()[0]
+    assert pack.startswith("pack_model [--expdir] [exp/asr_bpe30] ")
+    assert "[--train_dirs] [dump/train] [--dev_dirs] [dump/dev]" in pack
+
+
 def test_profile_of_the_model_and_of_further_configs(finished):
     finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 512}}")
     options = ["--profile_configs", "conf/train_asr_wide.yaml", "--profile_runs", "2"]
@@ -235,6 +265,7 @@ def test_profile_of_the_model_and_of_further_configs(finished):
         "profile_model [--model] [conf/train_asr_wide.yaml] [--threads] [1] [2] [--runs] [2]"
         " [--output] [./results/profile/train_asr_wide.json]",
         "draw_results [--results_dir] [.]",
+        "write_report [--results_dir] [.] [--expdir] [exp]",
     ]
     assert finished.stages_run(finished.run(*options)) == []
     finished.write_config("train_asr_wide.yaml", "model: {encoder: {dim: 640}}")
@@ -426,11 +457,54 @@ def test_a_given_model_needs_no_training(recipe):
     assert "[--output_dir] [exp/packed_best/decode_greedy/dev]" in lines[0]
     (written,) = [line for line in lines if line.startswith("write_results ")]
     assert written.startswith("write_results [--row] [best_greedy] [--model] [models/best.esp]")
-    assert lines[-1] == "draw_results [--results_dir] [.]"
+    assert lines[-2:] == [
+        "draw_results [--results_dir] [.]",
+        "write_report [--results_dir] [.] [--expdir] [exp]",
+    ]
     assert recipe.run("--model", "models/best.esp").count("up to date") == 5
 
 
 @pytest.mark.slow
+def test_a_language_model_is_made_of_text_and_decoded_with(recipe):
+    recipe.write_config("lm_ngram.yaml", "order: 3")
+    lm = ["--lm_config", "conf/lm_ngram.yaml"]
+    out = recipe.run(*lm)
+    assert recipe.stages_run(out) == [*ALL[:5], "lm", *ALL[5:]]
+    (made,) = command_of(recipe, "train_lm")
+    assert made == (
+        "train_lm --config conf/lm_ngram.yaml --tokenizer dump/tokens_bpe30 "
+        "--expdir exp/lm_ngram_bpe30 --text dump/train/text --dev_text dump/dev/text "
+        "--held_out_text dump/test/text"
+    )
+    for line in command_of(recipe, "decode_asr"):
+        assert line.endswith("--lm exp/lm_ngram_bpe30/lm.esp")
+    assert recipe.stages_run(recipe.run(*lm)) == []
+    (recipe.folder / "more.gz").write_text("text\n")
+    more = [*lm, "--lm_text", "more.gz", "--lm_tag", "more", "--lm_set", "order=4"]
+    assert recipe.stages_run(recipe.run(*more)) == ["lm", "decode", "score"]
+    (made,) = command_of(recipe, "train_lm")
+    assert "--expdir exp/lm_ngram_bpe30_more --set order=4 --text more.gz --dev_text" in made
+    # A language model that is given is not made, and those who have none decode without.
+    given = ["--lm", "exp/lm_ngram_bpe30/lm.esp"]
+    assert recipe.stages_run(recipe.run(*given)) == ["decode", "score"]
+    assert recipe.stages_run(recipe.run()) == ["decode", "score"]
+    assert not command_of(recipe, "decode_asr")[0].count("--lm")
+    assert "none.esp: no such file" in recipe.run("--lm", "none.esp", code=2)
+
+
+def test_a_packed_models_tokens_are_its_language_models(recipe):
+    recipe.write_config("lm_ngram.yaml", "order: 3")
+    (recipe.folder / "models").mkdir()
+    (recipe.folder / "models" / "x.esp").write_text("packed\n")
+    recipe.run("--model", "models/x.esp", "--stop_stage", "dump")
+    out = recipe.run(
+        "--model", "models/x.esp", "--lm_config", "conf/lm_ngram.yaml", "--stage", "lm"
+    )
+    assert recipe.stages_run(out) == ["lm", "decode", "score", "profile"]
+    (made,) = command_of(recipe, "train_lm")
+    assert "--tokenizer models/x.esp --expdir exp/lm_ngram_x " in made
+
+
 def test_called_from_elsewhere_its_paths_are_those_of_the_caller(recipe, tmp_path):
     (tmp_path / "corpus here").mkdir()
     out = recipe.run(

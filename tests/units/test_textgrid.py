@@ -3,7 +3,14 @@
 import pytest
 
 from espnet_lite.errors import InputError
-from espnet_lite.units.textgrid import find_textgrids, phone_class, read_phones, read_textgrid
+from espnet_lite.units.textgrid import (
+    IntervalTier,
+    find_textgrids,
+    phone_class,
+    read_phones,
+    read_textgrid,
+    textgrid_text,
+)
 
 LONG = """File type = "ooTextFile"
 Object class = "TextGrid"
@@ -178,3 +185,22 @@ def test_find(tmp_path):
         find_textgrids([tmp_path / "empty"])
     with pytest.raises(InputError, match="none: no such folder"):
         find_textgrids([tmp_path / "none"])
+
+
+def test_what_is_written_reads_back_without_gaps(tmp_path):
+    words = IntervalTier("wörds", [(0.1, 0.5, 'say "hé"'), (0.5, 0.5, "x"), (0.8, 1.5, "b")])
+    path = tmp_path / "x.TextGrid"
+    path.write_text(textgrid_text([words, IntervalTier("none", [])], end_seconds=2.0))
+    assert read_textgrid(path) == [
+        IntervalTier(
+            "wörds",
+            [
+                (0.0, 0.1, ""),
+                (0.1, 0.5, 'say "hé"'),
+                (0.5, 0.8, ""),
+                (0.8, 1.5, "b"),
+                (1.5, 2.0, ""),
+            ],
+        ),
+        IntervalTier("none", [(0.0, 2.0, "")]),
+    ]

@@ -2,16 +2,19 @@
 """Compare the scorer with NIST sclite (Debian package `sctk`) on random pairs, or on a score folder.
 
     python tools/benchmarks/sclite_parity.py                        10,000 random pairs
-    python tools/benchmarks/sclite_parity.py --score_dir DIR        what `score_asr --trn` wrote
+    python tools/benchmarks/sclite_parity.py --score_dir DIR        what `score_asr` wrote
     python tools/benchmarks/sclite_parity.py --write_golden FILE    store pairs and sclite's answer
 
-Prints one table: pairs, pairs with other counts, pairs with another alignment, seconds of either.
-Exit code 1 if a single pair differs. kaldialign's sclite mode runs beside it where installed.
+Prints one table: pairs, pairs with other counts, pairs with another alignment, seconds of either; of
+a score folder also whether each result.txt is what sclite prints, to the byte. Exit code 1 if a
+single pair or, columns apart, a line of a file differs. kaldialign's sclite mode runs beside it where installed.
 """
 
 import gzip
+import itertools
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -134,13 +137,31 @@ def compare(title: str, pairs: list[Pair]) -> int:
     return differing
 
 
+def compare_report(folder: Path) -> int:
+    """Print whether result.txt is what sclite prints, and return the lines that differ otherwise than
+    in the blanks and stars that fill columns: those of tokens that are not ASCII do."""
+    from espnet_lite.score.sclite import sclite_report
+
+    theirs = sclite_report(folder / "ref.trn", folder / "hyp.trn").split("\n")
+    ours = (folder / "result.txt").read_text(encoding="utf-8").split("\n")
+    pairs = list(itertools.zip_longest(ours, theirs, fillvalue=""))
+    differing = sum(one != other for one, other in pairs)
+    filled = re.compile(r"[ *]+")
+    otherwise = sum(filled.sub(" ", one) != filled.sub(" ", other) for one, other in pairs)
+    print(
+        f"{folder.name}/result.txt: {differing} of {len(theirs)} lines differ, {otherwise} "
+        "otherwise than in the filling of columns"
+    )
+    return otherwise
+
+
 def main(argv: list[str] | None = None) -> int:
     from espnet_lite.bin.arguments import parser
 
     arguments = parser(__doc__.split("\n")[0])
     arguments.add_argument("--pairs", type=int, default=10_000, help="number of random pairs")
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--score_dir", type=Path, help="a folder that score_asr --trn wrote")
+    arguments.add_argument("--score_dir", type=Path, help="a folder that score_asr wrote")
     arguments.add_argument("--write_golden", type=Path, help="file to store, tests/golden/…")
     args = arguments.parse_args(argv)
     if args.write_golden:
@@ -150,11 +171,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.score_dir is None:
         return int(compare("random pairs", random_pairs(args.pairs, seed=args.seed)) > 0)
     differing = 0
-    for reference_path in sorted(args.score_dir.glob("trn/*.ref.trn")):
-        kind = reference_path.name.split(".")[0]
-        reference = read_trn(reference_path)
-        hypothesis = read_trn(reference_path.with_name(f"{kind}.hyp.trn"))
-        differing += compare(kind, [(reference[key], hypothesis[key]) for key in reference])
+    for reference_path in sorted(args.score_dir.glob("*/ref.trn")):
+        folder = reference_path.parent
+        reference, hypothesis = read_trn(reference_path), read_trn(folder / "hyp.trn")
+        pairs = [(reference[key], hypothesis[key]) for key in reference]
+        differing += compare(folder.name, pairs)
+        differing += compare_report(folder)
     return int(differing > 0)
 
 

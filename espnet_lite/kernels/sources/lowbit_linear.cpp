@@ -24,8 +24,8 @@ struct Weights {
 };
 
 struct Norm {
-    const float *weight, *bias;  // of LayerNorm of a row before it is quantized; null: none
-    float epsilon;
+    const float *weight, *bias;  // of each input, before it is quantized; null: none
+    float epsilon;               // of LayerNorm; below 0 the row is only scaled and shifted
 };
 
 struct Rows {
@@ -40,8 +40,12 @@ struct Rows {
 
 // Normalize a row of floats into `to`.
 inline void normalize(const float* x, int64_t count, const Norm& norm, float* to) {
-    Floats sums{};
     int64_t i = 0;
+    if (norm.epsilon < 0.0f) {
+        for (; i < count; ++i) to[i] = norm.bias[i] + x[i] * norm.weight[i];
+        return;
+    }
+    Floats sums{};
     for (; i + LANES <= count; i += LANES) sums += load(x + i);
     float mean = sum_of(sums);
     for (; i < count; ++i) mean += x[i];
@@ -122,8 +126,8 @@ inline void finish(const Sums& block, const Weights& weights, const Rows& rows, 
         }
 }
 
-inline void finish(const Sums& block, const Weights& weights, const Rows& rows, const float* scales,
-                   const int32_t* terms, bool is_doubled) {
+__attribute__((noinline)) void finish(const Sums& block, const Weights& weights, const Rows& rows,
+                                      const float* scales, const int32_t* terms, bool is_doubled) {
     switch (weights.activation) {
         case RELU: return finish<RELU>(block, weights, rows, scales, terms, is_doubled);
         case SWISH: return finish<SWISH>(block, weights, rows, scales, terms, is_doubled);
