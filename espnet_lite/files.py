@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -147,6 +148,19 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
             raise
         sync_folder(folder.parent)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def in_key_order(content: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header sorted.
+
+    safetensors writes metadata in the order of a hash table that is seeded anew each time: without this
+    the same tensors make another file in every run, and what was made of it seems stale.
+    """
+    header_bytes = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + header_bytes])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + header_bytes :]
 
 
 def read_lines(path: Path | str, *, fix: str | None = None) -> list[str]:

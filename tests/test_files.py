@@ -1,15 +1,18 @@
 """Files are whole or absent; text is read with the line of its fault."""
 
 import errno
+import json
 import os
 import socket
 import subprocess
 import sys
 
 import pytest
+import safetensors.torch
+import torch
 
 from espnet_lite.errors import InputError
-from espnet_lite.files import atomic_folder, atomic_path, read_lines, write_text
+from espnet_lite.files import atomic_folder, atomic_path, in_key_order, read_lines, write_text
 
 
 def fails_with(number: int):
@@ -182,3 +185,15 @@ def test_faults_of_a_text_file_have_their_line(tmp_path, raw, message):
 def test_a_missing_file_names_the_mending_command(tmp_path):
     with pytest.raises(InputError, match="none: no such file; run stage 2"):
         read_lines(tmp_path / "none", fix="run stage 2")
+
+
+def test_the_same_tensors_make_the_same_file():
+    """safetensors alone orders its metadata by chance."""
+    metadata = {f"key{n}": "é" * n for n in range(8)}
+    tensors = {"b": torch.arange(3), "a": torch.ones(2, 2)}
+    made = {in_key_order(safetensors.torch.save(tensors, metadata=metadata)) for _ in range(20)}
+    [content] = made
+    assert safetensors.torch.load(content).keys() == tensors.keys()
+    assert torch.equal(safetensors.torch.load(content)["b"], tensors["b"])
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header["__metadata__"] == metadata

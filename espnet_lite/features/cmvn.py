@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from espnet_lite.errors import InputError
-from espnet_lite.files import atomic_path
+from espnet_lite.files import atomic_path, in_key_order
 from espnet_lite.nn.masks import valid_mask
 
 # Kaldi and ESPnet floor a variance at 1e-20; a dimension that never moves (digital silence) would
@@ -129,7 +129,7 @@ def save_cmvn(path: Path | str, statistics: CmvnStatistics, features: dict) -> N
     tensors = {"total": statistics.total, "total_squares": statistics.total_squares}
     with atomic_path(path) as temporary:
         # Not save_file: its full disk is no OSError.
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata=metadata))
+        temporary.write_bytes(in_key_order(safetensors.torch.save(tensors, metadata=metadata)))
 
 
 def load_cmvn(path: Path | str) -> tuple[CmvnStatistics, dict]:

@@ -133,6 +133,6 @@ def _numbers(quantizer: ActivationQuantizer) -> dict[str, Tensor]:
     return numbers
 
 
-def _plain_number(bits: float) -> int | float:
+def _plain_number(bits: float | int) -> int | float:
     """Return 8 for 8.0, as JSON should have it."""
     return int(bits) if bits == int(bits) else bits

@@ -86,7 +86,7 @@ class AttentionFormat:
         _check_bits("activation_bits", self.activation_bits)
 
 
-def _check_bits(name: str, bits: float) -> None:
+def _check_bits(name: str, bits: float | int) -> None:
     if not 1 <= bits <= 32:
         raise ValueError(f"{name} {bits} are not between 1 and 32")
 

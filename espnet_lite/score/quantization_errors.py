@@ -65,7 +65,7 @@ def disturbance_rows(analysis: Mapping) -> tuple[list[str], list[list[str]]]:
 def ablation_rows(analysis: Mapping) -> tuple[list[str], list[list[str]]]:
     """Return header and cells: each hybrid with WER, frames that disagree, CTC loss, and intervals."""
     rows = []
-    for name, measures in analysis["ablation"].items():
+    for name, measures in sorted(analysis["ablation"].items(), key=_by_kinds):
         rows.append([_words(name), *(_shown(measures[key]) for key in _MEASURES)])
     return ["quantized", *_MEASURES.values()], rows
 
@@ -74,9 +74,17 @@ def synergy_rows(analysis: Mapping) -> tuple[list[str], list[list[str]]]:
     """Return header and cells: of each pair what both lose together beyond what each loses alone."""
     rows = [
         [_words(pair), *(_shown(measures[key]) for key in _MEASURES)]
-        for pair, measures in analysis["synergy"].items()
+        for pair, measures in sorted(analysis["synergy"].items(), key=_by_kinds)
     ]
     return ["pair", *_MEASURES.values()], rows
+
+
+def _by_kinds(named: tuple[str, object]) -> tuple:
+    """Order the reference first, then one kind, pairs, all kinds, the whole network, and differences."""
+    name, _ = named
+    kinds = [KINDS.index(kind) for kind in name.split("+") if kind in KINDS]
+    place = {"reference": 0, "quantized": 8}.get(name, 9 if " - " in name else len(kinds))
+    return place, kinds
 
 
 _MEASURES = {

@@ -29,7 +29,7 @@ from espnet_lite.quantize.analysis import (
 )
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.score.alignment import align
-from espnet_lite.score.bootstrap import draw_speakers
+from espnet_lite.score.bootstrap import drawn_sums
 from espnet_lite.score.transcripts import words
 from espnet_lite.tasks.quantize import load_recognizer
 from espnet_lite.text.tokenizer import Tokenizer
@@ -158,15 +158,16 @@ def analyze(
         speakers.append(one.speaker)
     if not speakers:
         raise InputError("no utterance of the set is long enough for a frame", where=where)
-    sums = {name: _sums(of_all, speakers) for name, of_all in outcomes.items()}
-    draws = draw_speakers(len(set(speakers)), draws=DRAWS, seed=0)
-    draws = np.vstack([np.ones_like(draws[:1]), draws])
-    synergy = _synergies(sums, kinds, draws)
+    values = _drawn_values({name: _sums(of_all, speakers) for name, of_all in outcomes.items()})
+    synergy = _synergies(values, kinds)
     return {
         "units": [asdict(error) for error in errors.errors()],
         "layers_sqnr_db": [round(value, 3) for value in noise.sqnr_db()],
         "disturbance": {kind: one.relative() for kind, one in disturbances.items()},
-        "ablation": {name: _measured(sums[name], draws) for name in names},
+        "ablation": {
+            name: {measure: _interval(values[name][measure]) for measure in MEASURES}
+            for name in names
+        },
         "synergy": synergy,
         "verdict": verdict(synergy),
         "utterances": len(speakers),
@@ -196,21 +197,31 @@ _RATIOS = {
 }
 
 
-def _sums(outcomes: Sequence[Outcome], speakers: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return {measure: (numerators, denominators) of each speaker, shape [2, speakers]}."""
+def _sums(outcomes: Sequence[Outcome], speakers: Sequence[str]) -> np.ndarray:
+    """Return what the measures are ratios of, summed by speaker: [measure, above and below, speaker]."""
     order = {speaker: index for index, speaker in enumerate(sorted(set(speakers)))}
-    found = {measure: np.zeros((2, len(order))) for measure in MEASURES}
+    sums = np.zeros((len(MEASURES), 2, len(order)))
     for outcome, speaker in zip(outcomes, speakers, strict=True):
-        for measure, (above, below, _) in _RATIOS.items():
-            values = asdict(outcome)
-            found[measure][:, order[speaker]] += values[above], values[below] if below else 1
-    return found
+        values = asdict(outcome)
+        for measure, (above, below, _) in enumerate(_RATIOS[name] for name in MEASURES):
+            sums[measure, :, order[speaker]] += values[above], values[below] if below else 1
+    return sums
 
 
-def _values(sums: dict[str, np.ndarray], measure: str, draws: np.ndarray) -> np.ndarray:
-    """Return a measure for each draw of speakers; the first one is the set itself."""
-    above, below = draws @ sums[measure][0], draws @ sums[measure][1]
-    return _RATIOS[measure][2] * above / np.maximum(below, 1)
+def _drawn_values(sums: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return `{network: {measure: its values}}`: the first value is that of the set itself, the others are
+    those of draws of speakers, the same ones for all networks and measures."""
+    stacked = np.stack(list(sums.values()))
+    flat = stacked.reshape(-1, stacked.shape[-1])
+    drawn = np.hstack([flat.sum(axis=1, keepdims=True), drawn_sums(flat, draws=DRAWS, seed=0)])
+    drawn = drawn.reshape(*stacked.shape[:-1], -1)
+    return {
+        name: {
+            measure: _RATIOS[measure][2] * above / np.maximum(below, 1)
+            for measure, (above, below) in zip(MEASURES, of_network, strict=True)
+        }
+        for name, of_network in zip(sums, drawn, strict=True)
+    }
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:
@@ -220,26 +231,22 @@ def _interval(values: np.ndarray) -> dict[str, float]:
     return {name: round(float(number), 5) for name, number in numbers.items()}
 
 
-def _measured(sums: dict[str, np.ndarray], draws: np.ndarray) -> dict[str, dict[str, float]]:
-    return {measure: _interval(_values(sums, measure, draws)) for measure in MEASURES}
-
-
 def _synergies(
-    sums: dict[str, dict[str, np.ndarray]], kinds: Sequence[str], draws: np.ndarray
+    values: dict[str, dict[str, np.ndarray]], kinds: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return of each pair of kinds what both lose together beyond what each loses alone, and of the
     first two pairs with attention their difference, convolution's less feed-forward's."""
     of_pairs: dict[str, dict[str, np.ndarray]] = {}
     for first, second in (pair for pair in subsets(kinds) if len(pair) == 2):
         of_pairs[f"{first}+{second}"] = {
-            measure: _values(sums[f"{first}+{second}"], measure, draws)
-            - _values(sums[first], measure, draws)
-            - _values(sums[second], measure, draws)
-            + _values(sums[NOTHING], measure, draws)
+            measure: values[f"{first}+{second}"][measure]
+            - values[first][measure]
+            - values[second][measure]
+            + values[NOTHING][measure]
             for measure in MEASURES
         }
     found = {
-        pair: {measure: _interval(values) for measure, values in measures.items()}
+        pair: {measure: _interval(of_pair) for measure, of_pair in measures.items()}
         for pair, measures in of_pairs.items()
     }
     if {CLAIMED, OTHER} <= of_pairs.keys():

@@ -25,7 +25,12 @@ from espnet_lite.quantize.calibration import ScaleWatch, start_activations
 from espnet_lite.quantize.config import QuantizeConfig, StepOptions
 from espnet_lite.quantize.distillation import hidden_error
 from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
-from espnet_lite.tasks.quantize import calibration_waveforms, rules_of_step, step_folders
+from espnet_lite.tasks.quantize import (
+    calibration_waveforms,
+    rules_of_encoder,
+    rules_of_step,
+    step_folders,
+)
 from espnet_lite.tasks.training import (
     Training,
     data_fingerprints,

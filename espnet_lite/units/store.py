@@ -23,7 +23,7 @@ from torch import Tensor
 
 from espnet_lite.errors import InputError
 from espnet_lite.features.frame_grid import FrameGrid
-from espnet_lite.files import atomic_folder
+from espnet_lite.files import atomic_folder, in_key_order
 
 MAKE_AGAIN = "make the units again: ./run.sh --stage units"
 MOST_CLUSTERS = 32767  # that int16 can number
@@ -320,9 +320,8 @@ def read_centroids(path: Path) -> Float[Tensor, "clusters dim"]:
 
 def centroid_bytes(centroids: Float[Tensor, "clusters dim"], metadata: dict[str, str]) -> bytes:
     """Return the content of a file of centroids."""
-    return safetensors.torch.save(
-        {"centroids": centroids.float().cpu().contiguous()}, metadata=metadata
-    )
+    tensors = {"centroids": centroids.float().cpu().contiguous()}
+    return in_key_order(safetensors.torch.save(tensors, metadata=metadata))
 
 
 def write_store(

@@ -162,12 +162,12 @@ def test_a_file_of_one_bit_is_decoded_and_profiled(
     model = tmp_path / "w1a1.esp"
     assert pack(config, model, "--expdir", quantized_expdir) == 0
 
-    def run_jobs(commands, logs, *, threads):
-        for command in commands:
-            assert decode_asr.main(command[3:]) == 0
+    def run_jobs(launcher, array):
+        for task in array.tasks:
+            assert decode_asr.main(array.command_of(task)[3:]) == 0
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr("espnet_lite.decode.jobs.run_jobs", run_jobs)
+    monkeypatch.setattr("espnet_lite.jobs.launcher.Launcher.run", run_jobs)
     greedy = tmp_path / "greedy.yaml"
     greedy.write_text("batch_seconds: 60.0\n")
     arguments = ["--model", str(model), "--data_dir", str(dump), "--config", str(greedy)]

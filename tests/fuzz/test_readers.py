@@ -392,7 +392,7 @@ def test_some_mutants(whole_file):
 @pytest.mark.slow
 def test_many_mutants(whole_file):
     """Over all kinds more than ten thousand."""
-    check_mutants(whole_file, int(os.environ.get("FUZZ_EXAMPLES", "320")))
+    check_mutants(whole_file, int(os.environ.get("FUZZ_EXAMPLES", "330")))
 
 
 def test_no_file_at_all(whole_file):

@@ -1,6 +1,7 @@
 """The library of kernels: compiled once, kept, and done without where it cannot be had."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def test_no_code_is_shared_between_levels(tmp_path):
             listed = subprocess.run(["nm", target], capture_output=True, text=True, check=True)
             symbols = [line.split()[-2:] for line in listed.stdout.splitlines()]
             defined = [name for kind, name in symbols if kind in "TDBRWVuiC"]
-            assert defined == [f"{source.stem}_{level}"]
+            assert f"{source.stem}_{level}" in defined
+            assert all(re.fullmatch(rf"{source.stem}\w*_{level}", name) for name in defined), defined
 
 
 @needs_compiler
@@ -193,7 +195,8 @@ def test_a_level_the_processor_lacks(monkeypatch):
     monkeypatch.setattr(module, "library", Old)
     monkeypatch.setenv("ESPNET_LITE_KERNELS", levels()[-1])
     if len(levels()) > 1:
-        with pytest.raises(InputError, match=r"avx512, but this processor has only portable"):
+        told = f"{levels()[-1]}, but this processor has only portable"
+        with pytest.raises(InputError, match=told):
             module.chosen_level.__wrapped__()
 
 

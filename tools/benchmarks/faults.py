@@ -3,7 +3,8 @@
 
 egs/mini, of a few utterances and updates, runs once undisturbed: that is the reference. Then come
 chains: run, kill -9, run again, … until it completes; all that it wrote is compared with the
-reference, byte by byte (clocks, dates and command lines left out). A kill takes the whole tree of
+reference, byte by byte (clocks, dates, commits and command lines left out). A kill comes at a
+random moment of a stage drawn at random. It takes the whole tree of
 processes, as a power cut or a scheduler does, or one of them, as the kernel does for want of memory.
 A run that is refused because a process of the one before still lives is started again, as by a person
 who reads that.
@@ -52,6 +53,7 @@ MEASURED = {
     *("rtf", "timings", "audio_seconds_per_second", "data_wait_percent", "core_seconds", "command"),
     *(
         "mtime_ns",
+        "commit",
         "reused_batches",
         "sha256",
         "bytes",
@@ -62,8 +64,12 @@ MEASURED = {
 }
 # What a run says of itself, and what is drawn or written of times: not part of the result.
 PASSED_OVER = re.compile(
-    r"/tensorboard/|/\.stamps/|/logs?/|/images/|RESULTS\.md$|\.html$|/results/profile/|/run\.sh$"
-    r"|/results/tables/|/\.[^/]*\.lock$"
+    r"/tensorboard/|/logs?/|/images/|RESULTS\.md$|\.html$|/results/(profile|tables)/|/run\.sh$"
+    r"|/\."  # stamps and the like, which tell of times of files
+)
+STAGES = (
+    *("start", "data", "dump", "tokens", "units", "pretrain", "finetune", "quantize", "decode"),
+    *("score", "profile"),
 )
 REFUSED = re.compile(r"in use by process \d+ on host")
 
@@ -141,24 +147,36 @@ def stage_at(log: Path, begin: int) -> str:
     return found[-1] if found else "start"
 
 
-def run_chain(folder: Path, log: Path, draw: random.Random, *, kills: int, longest: float) -> Chain:
-    """Run the recipe in `folder` until it is complete, killed `kills` times on the way."""
+def wait_for_moment(
+    process: subprocess.Popen, log: Path, begin: int, moment: tuple[str, float]
+) -> None:
+    """Wait until a stage (or one after it) has run for so many seconds, or the process ended."""
+    stage, seconds = moment
+    while process.poll() is None and STAGES.index(stage_at(log, begin)) < STAGES.index(stage):
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def run_chain(
+    folder: Path, log: Path, draw: random.Random, *, moments: list[tuple[str, float]]
+) -> Chain:
+    """Run the recipe in `folder` until it is complete, killed at each of the moments on the way."""
     chain = Chain()
-    left = kills
+    left = list(moments)
     begun = time.monotonic()
     while True:
         begin = log.stat().st_size if log.exists() else 0
         process = start(folder, log)
         chain.runs += 1
         if left:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(draw.uniform(0.0, longest))
-        killed = process.poll() is None and left > 0
+            wait_for_moment(process, log, begin, left[0])
+        killed = process.poll() is None and bool(left)
         if killed:
             one = kill(process, draw)
             chain.of_one += one
             chain.kills[stage_at(log, begin)] += 1
-            left -= 1
+            left.pop(0)
         code = process.wait(600)
         if code == 0:
             chain.seconds = time.monotonic() - begun
@@ -223,7 +241,6 @@ def main() -> int:
     options.add_argument("--folder", type=Path, required=True, help="to work in; emptied")
     options.add_argument("--chains", type=int, default=1)
     options.add_argument("--kills", type=int, default=4, help="in each chain")
-    options.add_argument("--longest", type=float, help="seconds to a kill, at most")
     options.add_argument("--seed", type=int, default=0)
     arguments = options.parse_args()
 
@@ -231,19 +248,20 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run, reference = folder / "run", folder / "reference"
-    undisturbed = run_chain(run, folder / "reference.log", random.Random(0), kills=0, longest=0)
+    undisturbed = run_chain(run, folder / "reference.log", random.Random(0), moments=[])
     run.rename(reference)
     expected = results(reference)
-    stages = re.findall(r"^stage \d+ \w+: \d+ s$", (folder / "reference.log").read_text(), re.M)
-    # Two stages a run on average, so that the kills reach all of them.
-    longest = arguments.longest or 4 * undisturbed.seconds / len(stages)
+    found = re.findall(r"^stage \d+ (\w+): (\d+) s$", (folder / "reference.log").read_text(), re.M)
+    lasting = {name: int(seconds) for name, seconds in found}
     print(f"undisturbed: {undisturbed.seconds:.0f} s, {len(expected)} files compared", flush=True)
 
     draw = random.Random(arguments.seed)
     chains, differing = [], 0
     for number in range(1, arguments.chains + 1):
         log = folder / f"chain.{number}.log"
-        chain = run_chain(run, log, draw, kills=arguments.kills, longest=longest)
+        drawn = sorted(draw.choices(list(lasting), k=arguments.kills), key=STAGES.index)
+        moments = [(name, draw.uniform(0, 1 + lasting[name])) for name in drawn]
+        chain = run_chain(run, log, draw, moments=moments)
         chains.append(chain)
         found = results(run)
         wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
@@ -260,7 +278,7 @@ def main() -> int:
         else:
             shutil.rmtree(run)
     kills = sum((chain.kills for chain in chains), collections.Counter())
-    names = ["start", *(line.split()[2].rstrip(":") for line in stages)]
+    names = [name for name in STAGES if name == "start" or name in lasting]
     print("\n| " + " | ".join(["killed in", *names, "all"]) + " |")
     print("| --- |" + " ---: |" * (len(names) + 1))
     print("| kills | " + " | ".join(str(kills[n]) for n in names) + f" | {sum(kills.values())} |")

@@ -15,7 +15,6 @@ and how many times as long ONNX Runtime's int8 takes (torch fp32 where it is mis
 Goals against ONNX Runtime's int8: Sparseformer W8A8 and W1A8 2, W1A1 3; Transformer 1.5 and 2.2.
 """
 
-import functools
 import importlib.util
 import os
 import statistics
@@ -131,7 +130,7 @@ def onnx_sides(encoder: str, features, lengths, *, threads: int) -> dict[str, Ca
         def forward(self, features):
             return encoded(self.model, features, lengths)
 
-    network = Network()
+    network = Network().eval()
     sides = {}
     with tempfile.TemporaryDirectory() as folder:
         graph, quantized = f"{folder}/fp32.onnx", f"{folder}/int8.onnx"
@@ -147,6 +146,7 @@ def onnx_sides(encoder: str, features, lengths, *, threads: int) -> dict[str, Ca
             )
             given = {session.get_inputs()[0].name: features.numpy()}
             sides[name] = lambda session=session, given=given: session.run(None, given)
+    torch.set_float32_matmul_precision("highest")
     with torch.inference_mode():
         expected = encoded(recognizer(encoder), features, lengths)
     difference = abs(sides["ORT fp32"]()[0] - expected.numpy()).max()
@@ -157,18 +157,22 @@ def onnx_sides(encoder: str, features, lengths, *, threads: int) -> dict[str, Ca
 
 def torch_sides(encoder: str, features, lengths) -> dict[str, Callable]:
     """Return name → call of the network in torch."""
+    model = recognizer(encoder)
+    return {
+        "torch fp32": in_precision("highest", model, features, lengths),
+        'torch "medium"': in_precision("medium", model, features, lengths),
+    }
+
+
+def in_precision(precision: str, model, features, lengths) -> Callable:
+    """Return a call of a network whose products in fp32 are computed in torch's `precision`."""
     import torch
 
-    model = recognizer(encoder)
+    def call():
+        torch.set_float32_matmul_precision(precision)
+        return encoded(model, features, lengths)
 
-    def in_precision(precision: str) -> Callable:
-        def call():
-            torch.set_float32_matmul_precision(precision)
-            return encoded(model, features, lengths)
-
-        return call
-
-    return {"torch fp32": in_precision("highest"), 'torch "medium"': in_precision("medium")}
+    return call
 
 
 def measure(sides: dict[str, Callable], *, runs: int) -> dict[str, list[float]]:
@@ -207,9 +211,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from espnet_lite.environment import describe
     from espnet_lite.kernels.library import chosen_level
+    from espnet_lite.numerics import use_fast_matmul
     from espnet_lite.runtime.pack import synthetic_waveform
 
     torch.set_num_threads(args.threads)
+    use_fast_matmul(torch.device("cpu"))
+    our_precision = torch.get_float32_matmul_precision()
     machine = describe()
     print(
         f"ms, {args.statistic} of {args.runs}, {args.seconds:g} s of speech; {machine['cpu']}, "
@@ -228,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
         sides |= onnx_sides(encoder, features, lengths, threads=args.threads)
         for policy in args.policies:
             model = packed(encoder, policy, waveform)
-            sides[policy.upper()] = functools.partial(encoded, model, features, lengths)
+            sides[policy.upper()] = in_precision(our_precision, model, features, lengths)
         found = {name: statistic(ms) for name, ms in measure(sides, runs=args.runs).items()}
         base = found.get("ORT int8", found["torch fp32"])
         if heading != list(found):

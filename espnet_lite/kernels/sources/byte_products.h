@@ -31,29 +31,39 @@ constexpr int TILE_ROWS = 4, TILE_PANELS = 1;
 constexpr int SUM_PANELS = TILE_PANELS < 2 ? 2 : TILE_PANELS;
 constexpr int SUM_STRIDE = SUM_PANELS * PANEL;
 
-typedef uint64_t Words __attribute__((vector_size(64), may_alias));
-typedef uint64_t UnalignedWords __attribute__((vector_size(64), may_alias, aligned(1)));
-
 // Unpack `groups` groups of a panel. `from` has 8 · BITS bytes for each.
 template <int BITS>
 inline void unpack_groups(const uint8_t* from, int64_t groups, uint8_t* to) {
     constexpr uint64_t MASK = ((1u << BITS) - 1) * 0x0101010101010101ull;
+#if defined(__AVX512F__)
+    const __m512i mask = _mm512_set1_epi64((int64_t)MASK);
+    const __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    constexpr int LOG_BITS = BITS == 4 ? 2 : BITS - 1;
+    const __m512i shifts = _mm512_slli_epi64(_mm512_srli_epi64(lane, LOG_BITS), LOG_BITS);
+    for (int64_t group = 0; group < groups; ++group, from += 8 * BITS, to += GROUP_BYTES) {
+        __m512i words;
+        if constexpr (BITS == 1) {
+            int64_t word;
+            __builtin_memcpy(&word, from, sizeof word);
+            words = _mm512_set1_epi64(word);
+        } else if constexpr (BITS == 2) {
+            words = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)from));
+        } else {
+            words = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i*)from));
+        }
+        _mm512_storeu_si512(to, _mm512_and_si512(_mm512_srlv_epi64(words, shifts), mask));
+    }
+#else
     for (int64_t group = 0; group < groups; ++group, from += 8 * BITS, to += GROUP_BYTES) {
         uint64_t word[BITS];
         __builtin_memcpy(word, from, sizeof word);
-#if defined(__AVX2__)
-        Words lanes, shifts;
-#pragma GCC unroll 8
-        for (int l = 0; l < 8; ++l) lanes[l] = word[l % BITS], shifts[l] = BITS * (l / BITS);
-        *reinterpret_cast<UnalignedWords*>(to) = lanes >> shifts & MASK;
-#else
 #pragma GCC unroll 8
         for (int l = 0; l < 8; ++l) {
             const uint64_t bytes = word[l % BITS] >> (BITS * (l / BITS)) & MASK;
             __builtin_memcpy(to + 8 * l, &bytes, 8);
         }
-#endif
     }
+#endif
 }
 
 inline void unpack(const uint8_t* from, int bits, int64_t groups, uint8_t* to) {

@@ -32,6 +32,11 @@ enum Activation : int32_t { LINEAR = 0, RELU = 1, SWISH = 2, GELU = 3, GLU = 4 }
 inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats magnitude(Floats a) { return (Floats)((Bits)a & 0x7fffffffu); }
 
+#if defined(__AVX512F__)
+inline float sum_of(Floats lanes) { return _mm512_reduce_add_ps((__m512)lanes); }
+inline float largest_of(Floats lanes) { return _mm512_reduce_max_ps((__m512)lanes); }
+inline int32_t sum_of(Ints lanes) { return _mm512_reduce_add_epi32((__m512i)lanes); }
+#else
 inline float sum_of(Floats lanes) {
     float sum = 0.0f;
     for (int i = 0; i < LANES; ++i) sum += lanes[i];
@@ -49,6 +54,7 @@ inline int32_t sum_of(Ints lanes) {
     for (int i = 0; i < LANES; ++i) sum += lanes[i];
     return sum;
 }
+#endif
 
 // The first `count` lanes, zeros behind them.
 inline Floats load_some(const float* from, int64_t count) {
@@ -138,8 +144,9 @@ inline float largest_magnitude(const float* x, int64_t count) {
 }
 
 // Write the codes of a row; return their sum, and their scale in `scale`.
-[[maybe_unused]] __attribute__((noinline)) int32_t quantize_row(const float* x, int64_t count, const Quantizer& quantizer, int8_t* codes,
-                            float* scale) {
+[[maybe_unused]] __attribute__((noinline)) int32_t quantize_row(const float* x, int64_t count,
+                                                                const Quantizer& quantizer,
+                                                                int8_t* codes, float* scale) {
     *scale = quantizer.scale;
     switch (quantizer.kind) {
         case ABSMAX: {
