@@ -92,7 +92,9 @@ def test_no_code_is_shared_between_levels(tmp_path):
             symbols = [line.split()[-2:] for line in listed.stdout.splitlines()]
             defined = [name for kind, name in symbols if kind in "TDBRWVuiC"]
             assert f"{source.stem}_{level}" in defined
-            assert all(re.fullmatch(rf"{source.stem}\w*_{level}", name) for name in defined), defined
+            assert all(re.fullmatch(rf"{source.stem}\w*_{level}", name) for name in defined), (
+                defined
+            )
 
 
 @needs_compiler
