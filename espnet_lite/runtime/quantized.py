@@ -345,7 +345,9 @@ def check_integer_tensors(
             raise InputError(f"tensor '{name}' is {found}, expected {wanted}", where=where)
 
 
-def _check_scale(name: str, tensors: Mapping[str, Tensor], *, where: object) -> None:
+def _check_scale(
+    name: str, tensors: Mapping[str, Tensor | PackedIntegers], *, where: object
+) -> None:
     scale = tensors[name]
     if not (isinstance(scale, Tensor) and scale.isfinite().all() and (scale > 0).all()):
         raise InputError(f"tensor '{name}' is not finite and above 0", where=where)
