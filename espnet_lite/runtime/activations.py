@@ -68,7 +68,7 @@ class ActivationFormat:
         return max(map(abs, self.range))
 
 
-class ActivationQuantizer(nn.Module):
+class PackedActivation(nn.Module):
     """Quantizes as its format says, with the stored numbers as buffers: `scale` of bit and lsq, `offset`
     of bit, (scales,) each."""
 

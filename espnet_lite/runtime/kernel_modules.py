@@ -11,7 +11,7 @@ from espnet_lite.kernels.activation_codes import ActivationCodes
 from espnet_lite.kernels.lowbit_attention import LowBitAttention, RelativePositions
 from espnet_lite.kernels.lowbit_depthwise import LowBitDepthwise
 from espnet_lite.kernels.lowbit_linear import WEIGHTS, LowBitLinear, Norm
-from espnet_lite.runtime.activations import ActivationQuantizer
+from espnet_lite.runtime.activations import PackedActivation
 from espnet_lite.runtime.quantized import (
     IntegerConv1d,
     IntegerConv2d,
@@ -22,7 +22,7 @@ from espnet_lite.runtime.quantized import (
 )
 
 
-def codes_of(quantizer: ActivationQuantizer) -> list[ActivationCodes]:
+def codes_of(quantizer: PackedActivation) -> list[ActivationCodes]:
     """Return the rules of a quantizer, one for each of its scales."""
     form = quantizer.form
     low, high = form.range
@@ -38,7 +38,7 @@ def codes_of(quantizer: ActivationQuantizer) -> list[ActivationCodes]:
     ]
 
 
-def codes_of_heads(quantizer: ActivationQuantizer, heads: int) -> list[ActivationCodes]:
+def codes_of_heads(quantizer: PackedActivation, heads: int) -> list[ActivationCodes]:
     """Return the rule of each head."""
     rules = codes_of(quantizer)
     return rules * heads if len(rules) == 1 else rules

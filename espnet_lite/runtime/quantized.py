@@ -32,7 +32,7 @@ from espnet_lite.nn.local_attention import LocalAttention
 from espnet_lite.nn.masks import window_mask
 from espnet_lite.nn.relative_attention import RelativeDotProduct, shifted
 from espnet_lite.runtime import products
-from espnet_lite.runtime.activations import ActivationFormat, ActivationQuantizer
+from espnet_lite.runtime.activations import ActivationFormat, PackedActivation
 from espnet_lite.runtime.bits import PackedIntegers
 from espnet_lite.runtime.products import Codes
 
@@ -103,7 +103,7 @@ class _Weighted(nn.Module):
         self.register_buffer("weight", torch.zeros(shape, dtype=weight_type))
         self.register_buffer("weight_scale", torch.ones(channels) if is_integer else None)
         self.register_buffer("bias", None if layer.bias is None else torch.zeros(channels))
-        self.input = None if form.input is None else ActivationQuantizer(form.input)
+        self.input = None if form.input is None else PackedActivation(form.input)
 
     def _weight_codes(self) -> Codes:
         return Codes(self.weight.float(), self.weight_scale, 2 ** (self.form.stored_bits - 1))
@@ -203,7 +203,7 @@ class _Attention(nn.Module):
         for field in fields(form.operands):
             operand = getattr(form.operands, field.name)
             if operand is not None:
-                self.add_module(field.name, ActivationQuantizer(operand))
+                self.add_module(field.name, PackedActivation(operand))
 
     def _mixed(self, scores: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Return the values mixed by the softmax of the scores."""
@@ -333,7 +333,7 @@ def check_integer_tensors(
         if isinstance(module, _Weighted) and module.weight.dtype == torch.int8:
             expected[f"{prefix}weight"] = f"int{module.form.stored_bits}"
             _check_scale(f"{prefix}weight_scale", tensors, where=where)
-        elif isinstance(module, ActivationQuantizer) and module.form.quantizer != "absmax":
+        elif isinstance(module, PackedActivation) and module.form.quantizer != "absmax":
             _check_scale(f"{prefix}scale", tensors, where=where)
             offset = tensors.get(f"{prefix}offset")
             if offset is not None and not offset.isfinite().all():
@@ -345,7 +345,9 @@ def check_integer_tensors(
             raise InputError(f"tensor '{name}' is {found}, expected {wanted}", where=where)
 
 
-def _check_scale(name: str, tensors: Mapping[str, Tensor], *, where: object) -> None:
+def _check_scale(
+    name: str, tensors: Mapping[str, Tensor | PackedIntegers], *, where: object
+) -> None:
     scale = tensors[name]
     if not (isinstance(scale, Tensor) and scale.isfinite().all() and (scale > 0).all()):
         raise InputError(f"tensor '{name}' is not finite and above 0", where=where)

@@ -31,6 +31,7 @@ from espnet_lite.quantize.config import (
 )
 from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
 from espnet_lite.quantize.switches import choose, of_last_precision
+from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.score.results import read_json
 from espnet_lite.tasks.asr import DataOptions, TrainAsrConfig, build_loaders
 from espnet_lite.tasks.student import StudentAsr
@@ -426,7 +427,9 @@ def build_student(
     return student, policy_table(student, placements)
 
 
-def calibrate(model: AsrModel, waveforms: Float[Tensor, "batch samples"], *, where: Path) -> None:
+def calibrate(
+    model: AsrModel | PackedModel, waveforms: Float[Tensor, "batch samples"], *, where: Path
+) -> None:
     """Let the quantizers of activations measure their inputs on waveforms without padding.
 
     Raises:

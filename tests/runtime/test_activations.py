@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from espnet_lite.runtime import products
-from espnet_lite.runtime.activations import ActivationFormat, ActivationQuantizer
+from espnet_lite.runtime.activations import ActivationFormat, PackedActivation
 from espnet_lite.runtime.products import Codes
 
 
-def quantizer(scale=None, offset=None, **form) -> ActivationQuantizer:
-    made = ActivationQuantizer(ActivationFormat(**form))
+def quantizer(scale=None, offset=None, **form) -> PackedActivation:
+    made = PackedActivation(ActivationFormat(**form))
     for name, value in (("scale", scale), ("offset", offset)):
         if value is not None:
             getattr(made, name).copy_(torch.tensor(value))
