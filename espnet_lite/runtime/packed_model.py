@@ -18,6 +18,8 @@ from espnet_lite.runtime.quantized import check_integer_tensors, put_integer_mod
 from espnet_lite.text.tokenizer import Tokenizer
 
 DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
+_LARGEST_SIZE = 1 << 13  # dim, layers, kernel, …
+_LARGEST_RATE = 1 << 20  # Hz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class PackedModel(nn.Module):
         if not all(isinstance(part, dict) for part in parts):
             what = "architecture, tokenizer and quantized are not all mappings"
             raise InputError(f"damaged header: {what}", where=where, fix="pack it again")
+        for part in ("encoder", "front_end"):
+            _check_sizes(header["architecture"].get(part), part=part, where=where)
         architecture = from_plain(Architecture, header["architecture"], where=where)
         self.header = header
         self.tokenizer = Tokenizer.from_dict(header["tokenizer"], where=where)
@@ -123,6 +127,19 @@ class PackedModel(nn.Module):
         """
         output = self.encode(waveform, waveform_lengths)
         return self.ctc_log_probs(output.encoded), output.lengths
+
+
+def _check_sizes(config: object, *, part: str, where: object) -> None:
+    """Refuse numbers that no encoder or front end has, before memory is asked for them."""
+    named = config.items() if isinstance(config, dict) else ()
+    for name, size in named:
+        largest = _LARGEST_RATE if name == "sample_rate" else _LARGEST_SIZE
+        if isinstance(size, (int, float)) and not abs(size) <= largest:
+            raise InputError(
+                f"damaged header: {part}.{name} {str(size)[:24]}, expected at most {largest}",
+                where=where,
+                fix="pack it again",
+            )
 
 
 def _of_runtime(named: dict) -> dict:

@@ -286,7 +286,7 @@ INTEGER_MODULES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def put_integer_modules(
-    model: nn.Module, quantized: Mapping[str, Mapping], *, where: object = None
+    model: nn.Module, quantized: Mapping[str, object], *, where: object = None
 ) -> None:
     """Replace the modules of `model` that a header's `quantized` names, in place; their numbers are
     those of nothing until weights are loaded.
