@@ -31,6 +31,9 @@ demo: setup  ## egs/mini from nothing to the tables of WER and cost, in 16, 8 an
 	set -e; for bits in $(DEMO_BITS); do \
 		$(DEMO) --stage quantize --quantize_config conf/quantize_$$bits.yaml; done
 	@sed '/^## asr_/,$$d' $(DEMO_DIR)/RESULTS.md
+	@test -z "$(DEMO_BITS)" || { echo "what the 1-bit model hears in three recordings of test:"; \
+		PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.transcribe $(DEMO_DIR)/exp/asr_*/model_w1a8.esp \
+		$$(awk 'NR <= 3 {print $$2}' $(DEMO_DIR)/dump/test/wav.scp); }
 	@echo "all of it, with every utterance: $(DEMO_DIR)/exp/report.html"
 
 kernels: setup  ## compile the C++ kernels now rather than when they are first needed
