@@ -306,6 +306,8 @@ def put_integer_modules(
         if build is None or not name:
             raise InputError(f"{type(layer).__name__} cannot multiply integers", where=key)
         schema = AttentionFormat if issubclass(build, _Attention) else WeightedFormat
+        if not isinstance(plain, dict):
+            raise InputError(f"is {str(plain)[:40]}, expected a mapping", where=key)
         form = from_plain(schema, plain, where=key)
         try:
             module = build(layer, form)
