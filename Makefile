@@ -39,7 +39,7 @@ demo: setup  ## egs/mini from nothing to the tables of WER and cost, in 16, 8 an
 kernels: setup  ## compile the C++ kernels now rather than when they are first needed
 	PYTHONPATH=. $(PYTHON) -m espnet_lite.bin.build_kernels
 
-test: setup  ## unit tests and tiny recipes, under 3 minutes
+test: setup  ## unit tests and tiny recipes, 4 minutes on two cores
 	$(PYTEST)
 
 test_slow: setup  ## what takes longer
