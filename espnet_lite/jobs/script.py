@@ -37,12 +37,12 @@ set -m
 child=$!
 set +m
 [[ -z $asked ]] || pass_on "$asked"
-code=0
 while
-    wait "$child"
-    code=$?
-    kill -0 "$child" 2>/dev/null # a signal ends the wait early
+    wait "$child" # a signal ends it early
+    kill -0 "$child" 2>/dev/null
 do :; done
+wait "$child" # again: the child may have ended after a wait that a signal cut short
+code=$?
 printf '# task %s ended with code %s after %s s, %(%F %T)T\n' "$JOB" "$code" $((SECONDS - begun)) -1 >>"$log"
 printf '%s\n' "$code" >"$codes/.code.$JOB.$$" && mv -f "$codes/.code.$JOB.$$" "$codes/code.$JOB"
 exit "$code"
