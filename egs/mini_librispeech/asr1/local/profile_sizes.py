@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Profiles of encoders at their published sizes: parameters and MACs, nothing timed or trained.
 
-    python local/profile_sizes.py [--results_dir DIR]     then: ./run.sh --stage profile, or draw_results
+    PYTHONPATH=../../.. ../../../.venv/bin/python local/profile_sizes.py    then: ./run.sh --stage profile
 
 Conformer S, M, L and Squeezeformer XS to L as their papers give them, Sparseformer DN-S and SW-S as
 this toolkit does, HuBERT Base and Large from the configurations of egs/librispeech; the subsampling has as
@@ -12,12 +11,11 @@ import dataclasses
 import sys
 from pathlib import Path
 
-RECIPE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(RECIPE.parents[2]))
-
 from espnet_lite.bin import profile_model
 from espnet_lite.bin.arguments import parser
 from espnet_lite.errors import reports_input_errors
+
+RECIPE = Path(__file__).resolve().parents[1]
 
 
 def overrides(config: object, *, separable: bool) -> list[str]:
