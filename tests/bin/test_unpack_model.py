@@ -28,7 +28,11 @@ def test_packs_to_what_it_was(tmp_path):
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     for key in ("tokenizer", "record"):
         assert second[key] == first[key], key
-    for part in ("encoder", "decoder", "vocab"):  # the front end has keys that are newer than the file
+    for part in (
+        "encoder",
+        "decoder",
+        "vocab",
+    ):  # the front end has keys that are newer than the file
         assert second["architecture"][part] == first["architecture"][part]
 
 
