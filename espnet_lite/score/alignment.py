@@ -119,18 +119,27 @@ class Alignment:
                 None if step == DELETED else next(hypothesis),
             )
 
-    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
-        """Yield those of `columns` that are errors."""
+    def runs(self) -> Iterator[tuple[str, int, int]]:
+        """Yield `(steps, row, column)` of each run of correct tokens and of each error: its steps, and
+        where in the reference and in the hypothesis it begins."""
         row = column = 0
         for run in _RUNS.finditer(self.steps):
-            step = run[0]
-            if step[0] == CORRECT:
-                row, column = row + len(step), column + len(step)
-                continue
-            reference = None if step == INSERTED else self.reference[row]
-            hypothesis = None if step == DELETED else self.hypothesis[column]
-            row, column = row + (step != INSERTED), column + (step != DELETED)
-            yield step, reference, hypothesis
+            steps = run[0]
+            yield steps, row, column
+            if steps != INSERTED:
+                row += len(steps)
+            if steps != DELETED:
+                column += len(steps)
+
+    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """Yield those of `columns` that are errors."""
+        for steps, row, column in self.runs():
+            if steps[0] != CORRECT:
+                yield (
+                    steps,
+                    None if steps == INSERTED else self.reference[row],
+                    None if steps == DELETED else self.hypothesis[column],
+                )
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
@@ -154,21 +163,13 @@ def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alig
     """
     codes: dict[str, int] = defaultdict(itertools.count().__next__)  # a number for each new token
     pairs = [(tuple(reference), tuple(hypothesis)) for reference, hypothesis in pairs]
-    tasks, tails = [], []
+    tasks = []
     for index, pair in enumerate(pairs):
         reference, hypothesis = (
             np.fromiter(map(codes.__getitem__, side), np.int32, len(side)) for side in pair
         )
-        # A match at the end is always on the path that is read from the end: no table needed.
-        tails.append(tail := _equal_at_the_end(reference, hypothesis))
-        tasks.append(
-            _Task(
-                index,
-                reference[: len(reference) - tail],
-                hypothesis[: len(hypothesis) - tail],
-            )
-        )
-    heads = [""] * len(pairs)
+        tasks.append(_Task.of(index, reference, hypothesis))
+    found = [""] * len(pairs)
     reach = _FIRST_REACH
     while tasks:
         again = []
@@ -177,21 +178,64 @@ def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alig
                 if steps is None:
                     again.append(task)
                 else:
-                    heads[task.index] = steps
+                    found[task.index] = task.whole(steps, *pairs[task.index])
         tasks, reach = again, 2 * reach
-    return [
-        Alignment(*pair, head + CORRECT * tail)
-        for pair, head, tail in zip(pairs, heads, tails, strict=True)
-    ]
+    return [Alignment(*pair, steps) for pair, steps in zip(pairs, found, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A pair to align, as numbers (equal tokens, equal number)."""
+    """What is to align of a pair: all but the `head` equal tokens that it begins with and the `tail`
+    that it ends with, as numbers (equal tokens, equal number)."""
 
     index: int
     reference: np.ndarray
     hypothesis: np.ndarray
+    head: int
+    tail: int
+
+    @classmethod
+    def of(cls, index: int, reference: np.ndarray, hypothesis: np.ndarray) -> "_Task":
+        """Return the task of a pair."""
+        # A match at the end is always on the path that is read from the end.
+        tail = _equal_at_the_start(reference[::-1], hypothesis[::-1])
+        reference = reference[: len(reference) - tail]
+        hypothesis = hypothesis[: len(hypothesis) - tail]
+        head = _equal_at_the_start(reference, hypothesis)
+        return cls(index, reference[head:], hypothesis[head:], head, tail)
+
+    def whole(self, steps: str, reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+        """Return the steps of the whole pair, from those of what is between head and tail.
+
+        The best path to any place (row, column) of which one is within the head gains min(row, column)
+        matches. So the head changes no gain behind it, and within it, once the path is beside the
+        diagonal, it is known without a table: read from the end, a match where there is one and else
+        a step towards the diagonal. Only the first steps between, which go along the edge, belong to
+        what is read so.
+        """
+        row = column = self.head
+        for edge in (INSERTED, DELETED):
+            rest = steps.lstrip(edge)
+            if edge == INSERTED:
+                column += len(steps) - len(rest)
+            else:
+                row += len(steps) - len(rest)
+            if len(rest) < len(steps):
+                break
+        before = []
+        while row != column and row and column:
+            if reference[row - 1] == hypothesis[column - 1]:
+                before.append(CORRECT)
+                row, column = row - 1, column - 1
+            elif column > row:
+                before.append(INSERTED)
+                column -= 1
+            else:
+                before.append(DELETED)
+                row -= 1
+        shared = min(row, column)
+        first = CORRECT * shared + INSERTED * (column - shared) + DELETED * (row - shared)
+        return first + "".join(reversed(before)) + rest + CORRECT * self.tail
 
     @property
     def surplus(self) -> int:
@@ -203,12 +247,10 @@ class _Task:
         return len(self.reference) + 1, 2 * reach + abs(self.surplus) + 1
 
 
-def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
+def _equal_at_the_start(reference: np.ndarray, hypothesis: np.ndarray) -> int:
     shared = min(len(reference), len(hypothesis))
-    if shared == 0:
-        return 0
-    differs = reference[len(reference) - shared :] != hypothesis[len(hypothesis) - shared :]
-    return int(differs[::-1].argmax()) if differs.any() else shared
+    differs = reference[:shared] != hypothesis[:shared]
+    return int(differs.argmax()) if differs.any() else shared
 
 
 _FIRST_REACH = 8  # of the band; twice as far each time that this does not decide
