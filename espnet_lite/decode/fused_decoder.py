@@ -18,6 +18,7 @@ from espnet_lite.kernels.decoder_step import (
     column_panels,
     linear_panels,
     norm_columns,
+    on_large_pages,
 )
 from espnet_lite.kernels.library import kernel
 from espnet_lite.nn.decoder import TransformerDecoder
@@ -48,7 +49,7 @@ class FusedDecoder:
         parts += [_norm(decoder.norm), _linear(decoder.output)]
         first = decoder.layers[0]
         self.weights = StepWeights(
-            packed=torch.cat(parts),
+            packed=on_large_pages(torch.cat(parts)),
             embedding=decoder.embedding.weight.detach(),
             scale=decoder.scale,
             heads=first.heads,

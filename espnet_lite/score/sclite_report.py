@@ -255,14 +255,13 @@ def _alignments(score: SetScore, title: str) -> Iterator[str]:
         yield f"Speaker sentences {number:>3}:  {escape_speaker(speaker)}   #utts: {len(utterances)}\n"
         for utterance in utterances:
             alignment = score.alignments[utterance]
-            yield f"id: ({trn_id(speaker, utterance)})\n{scores_line(alignment)}"
+            yield f"id: ({trn_id(speaker, utterance)})\n{scores_line(score.counts[utterance])}"
             yield f"Attributes: Case_sensitve \n{alignment_lines(alignment)}\n"  # sclite's spelling
     yield "\n"
 
 
-def scores_line(alignment: Alignment) -> str:
+def scores_line(counts: Counts) -> str:
     """Return sclite's line of the counts of an utterance."""
-    counts = alignment.counts
     scores = (counts.correct, counts.substituted, counts.deleted, counts.inserted)
     return f"Scores: (#C #S #D #I) {' '.join(map(str, scores))}\n"
 

@@ -17,6 +17,9 @@ constexpr int VECTORS = PANEL / LANES;
 // Rows whose sums stay in registers: 32 of them with AVX-512, else 16.
 constexpr int ROWS = LANES == 16 ? 14 : LANES == 8 ? 3 : 2;
 constexpr int64_t DEPTH = 256;  // inputs at a time: 32 KB of a panel, in the first-level cache
+constexpr int LINE = 16;        // floats that come from memory together
+// Inputs that a panel is asked for ahead: from the second-level cache, and from beyond it.
+constexpr int NEAR = 12, FAR = 80;
 
 struct Sizes {
     int64_t utterances, beam, dim, heads, feed_forward, layers, vocab;
@@ -38,8 +41,8 @@ struct Input {
 
 struct Room {
     float* pool;  // (layers, 2, utterances, heads, room, head_dim): keys and values of the tokens
-    float *x, *normed, *joint, *mixed, *hidden, *logits;  // rows padded to whole panels
-    float* scratch;
+    float *x, *joint, *mixed, *hidden, *logits;  // rows padded to whole panels
+    float *normed, *scratch;                     // of each thread
     float* out;  // (utterances, beam, vocab): log-probabilities
 };
 
@@ -84,6 +87,11 @@ inline void add_block(const float* a, int64_t a_stride, const float* panel, int6
         Floats right[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) right[v] = load(panel + i * PANEL + v * LANES);
+#pragma GCC unroll 8
+        for (int column = 0; column < PANEL; column += LINE) {
+            __builtin_prefetch(panel + (i + NEAR) * PANEL + column, 0, 3);
+            __builtin_prefetch(panel + (i + FAR) * PANEL + column, 0, 2);
+        }
 #pragma GCC unroll 16
         for (int row = 0; row < COUNT; ++row) {
             const Floats left = all_lanes(a[row * a_stride + i]);
@@ -143,8 +151,8 @@ inline void multiply(Rows a, int64_t rows, const Linear& linear, Rows out, bool 
     }
 }
 
+// Done by each thread for itself, which takes less time than to wait for the others.
 inline void normalize_rows(Rows x, int64_t rows, int64_t dim, const Norm& norm, Rows to) {
-#pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row)
         normalize(x.at + row * x.stride, dim, norm, to.at + row * to.stride);
 }
@@ -234,8 +242,9 @@ inline void log_softmax(const float* logits, int64_t count, float* out) {
 void run(const Input& input, const Sizes& sizes, const Room& room, int thread) {
     const int64_t dim = sizes.dim, heads = sizes.heads, head_dim = dim / heads, beam = sizes.beam;
     const int64_t rows = sizes.utterances * beam, feed_forward = sizes.feed_forward;
-    const Rows x{room.x, padded(dim)}, normed{room.normed, padded(dim)};
-    const Rows joint{room.joint, padded(3 * dim)}, mixed{room.mixed, padded(dim)};
+    const Rows x{room.x, padded(dim)}, mixed{room.mixed, padded(dim)};
+    const Rows normed{room.normed + thread * rows * padded(dim), padded(dim)};
+    const Rows joint{room.joint, padded(3 * dim)};
     const Rows hidden{room.hidden, padded(feed_forward)}, logits{room.logits, padded(sizes.vocab)};
     float* scratch = room.scratch + thread * sizes.scratch;
     Reader weights{input.weights};
