@@ -12,8 +12,8 @@ are safetensors, as torch's Hugging Face writer makes them: its own format is pi
 
 import contextlib
 import json
+import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -86,8 +86,8 @@ def load_sharded(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     Raises:
         InputError: a shard is missing or damaged.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    stored = _stored(folder, state.pop(_SHARDS, None))
+    state, shards = _state(folder)
+    stored = _stored(folder, shards)
     parameters = dict(model.named_parameters())
     moments = {
         key: _room(parameters[key.rpartition("|")[0]], like)
@@ -107,31 +107,53 @@ def merged_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         InputError: not a sharded checkpoint, or a shard is missing or damaged.
     """
-    path = folder / "state.json"
-    if not path.is_file() or not is_sharded(folder):
+    if not (folder / "state.json").is_file() or not is_sharded(folder):
         raise InputError(
             "not a sharded checkpoint",
             where=folder,
             fix="name a folder EXPDIR/checkpoints/update_N of a training with train.sharding=fsdp;"
             " other checkpoints have their weights in one model.safetensors",
         )
-    stored = _stored(folder, json.loads(path.read_text(encoding="utf-8"))[_SHARDS])
     weights = {
         name: torch.empty(like.size, dtype=like.properties.dtype)
-        for name, like in stored.items()
+        for name, like in _stored(folder, _state(folder)[1]).items()
         if "|" not in name
     }
     _load(weights, folder)
     return weights
 
 
+def _state(folder: Path) -> tuple[dict, int | None]:
+    """Return the state and the number of shards, None of a checkpoint of one process."""
+    path = folder / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", where=path, fix=_another(folder)) from error
+    if not isinstance(state, dict):
+        raise InputError(f"{type(state).__name__}, expected a mapping", where=path)
+    return state, state.pop(_SHARDS, None)
+
+
 def _stored(folder: Path, shards: int | None) -> dict[str, TensorStorageMetadata]:
-    """Return size and type of each whole tensor; `shards` is None of a checkpoint of one process."""
+    """Return size and type of each whole tensor, and make sure that all of it is there."""
     found = len(list(folder.glob("shard-*.safetensors")))
     if shards is not None and found != shards:
         raise InputError(f"{found} shards, expected {shards}", where=folder, fix=_another(folder))
-    with _damage_named(folder):
-        return dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    try:
+        reader = dcp.HuggingFaceStorageReader(str(folder))
+        stored = reader.read_metadata().state_dict_metadata
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _damaged(folder, error) from error
+    for name, like in stored.items():
+        held = sum(math.prod(chunk.sizes) for chunk in like.chunks)
+        if held != math.prod(like.size):
+            raise InputError(
+                f"{held} of {math.prod(like.size)} numbers of {name}",
+                where=folder,
+                fix=_another(folder),
+            )
+    return stored
 
 
 def _room(parameter: nn.Parameter, like: TensorStorageMetadata) -> Tensor:
@@ -143,25 +165,21 @@ def _room(parameter: nn.Parameter, like: TensorStorageMetadata) -> Tensor:
 
 def _load(tensors: dict[str, Tensor], folder: Path) -> None:
     """Read into the tensors, of sharded ones the share of this process."""
-    with _damage_named(folder), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(
-            tensors,
-            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
-            no_dist=not distributed.is_initialized(),
-        )
-
-
-@contextlib.contextmanager
-def _damage_named(folder: Path) -> Iterator[None]:
     try:
-        yield
-    except (dcp.CheckpointException, SafetensorError) as error:
-        cause = error
-        if isinstance(error, dcp.CheckpointException):
-            cause = next(iter(error.failures.values()))[0]
-        line = str(cause).partition("\n")[0]
-        raise InputError(f"cannot be read: {line}", where=folder, fix=_another(folder)) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load(
+                tensors,
+                storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
+                no_dist=not distributed.is_initialized(),
+            )
+    except dcp.CheckpointException as error:
+        raise _damaged(folder, next(iter(error.failures.values()))[0]) from error
+
+
+def _damaged(folder: Path, cause: BaseException) -> InputError:
+    line = str(cause).partition("\n")[0]
+    return InputError(f"cannot be read: {line}", where=folder, fix=_another(folder))
 
 
 def _another(folder: Path) -> str:
