@@ -55,14 +55,14 @@ def save_sharded(
 
 def _save(folder: Path, tensors: dict[str, Tensor], state: dict, processes: Processes) -> None:
     with contextlib.ExitStack() as held:
-        place, fault = None, None
+        place = None
         try:
             if processes.is_first:
                 place = held.enter_context(atomic_folder(folder))
-        except InputError as error:
-            fault = error
-        processes.fail_together(fault)
-        place = processes.gather(place)[0]
+        finally:
+            place = processes.gather(place)[0]
+        if place is None:  # the first one could not make it
+            return
         try:
             dcp.save(
                 tensors,

@@ -469,7 +469,12 @@ class Trainer:
         if found:
             any_kind = self.is_sharded or is_sharded(found[-1])
             load = self._sharded_checkpoint.load_sharded if any_kind else load_checkpoint
-            state = load(found[-1], self.model, self.optimizer)
+            state, fault = {}, None
+            try:
+                state = load(found[-1], self.model, self.optimizer)
+            except InputError as error:
+                fault = error
+            self.processes.fail_together(fault)
             self.state = TrainState(**state)
             if self.processes.is_first:
                 print(f"{self.folder}: going on after update {self.state.update}")

@@ -5,6 +5,7 @@ So they do where each keeps a share of the parameters alone (train.sharding=fsdp
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -46,9 +47,10 @@ def command(corpus, expdir, *, processes: int, options=()) -> list[str]:
     ]
 
 
-def start(words: list[str]) -> subprocess.Popen:
+def start(words: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen(
         words,
+        **options,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -296,6 +298,26 @@ def test_one_begins_and_two_with_shares_go_on(corpus, tmp_path, alone):
     assert code == 0, said
     assert_same_losses(alone, folder)
     assert is_sharded(folder / "checkpoints" / "update_00000009")
+
+
+@pytest.mark.slow
+def test_shares_that_cannot_be_written_or_read_end_both_with_one_line(corpus, tmp_path):
+    folder = tmp_path / "exp"
+    words = command(corpus, folder, processes=2, options=[SHARDED])
+    limits = (resource.RLIMIT_FSIZE, (8192, 8192))  # bytes of a file: less than a share takes
+    process = start(words, preexec_fn=lambda: resource.setrlimit(*limits))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "update_00000002: cannot write: File too large" in line and "Traceback" not in said
+    assert os.listdir(folder / "checkpoints") == []
+    options = [SHARDED, "train.updates=2"]
+    assert train(corpus, folder, processes=2, options=options)[0] == 0
+    next((folder / "checkpoints" / "update_00000002").glob("shard-00002*")).unlink()
+    code, said = train(corpus, folder, processes=2, options=[SHARDED])
+    assert code == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "update_00000002: 1 shards, expected 2; rm -r " in line
 
 
 def assert_same_losses(one, two) -> None:
