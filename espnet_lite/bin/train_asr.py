@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> int:
     add_training_options(args)
     args.add_argument("--tokenizer", required=True, type=Path, help="folder made by make_tokens")
     args.add_argument(
-        "--pretrained", type=Path, help="encoder to begin with: experiment folder or file"
+        "--pretrained",
+        type=Path,
+        help="encoder to begin with: experiment folder, file of pack_encoder, or packed model",
     )
     parsed = args.parse_args(argv)
 

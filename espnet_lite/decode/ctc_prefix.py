@@ -12,19 +12,61 @@ hypotheses that the search keeps the recursions over frames are computed, each i
 
 with X_t the sum of x_1 … x_t. The sums reach thousands of nats: they are computed in float64, which
 also holds exp(γ − max γ) and p_t(c) as plain numbers.
+
+On a CPU both steps are a C++ kernel (kernels/ctc_prefix.py), in which the recursions run as they stand, on
+plain numbers that are scaled once a token. Without a compiler, and as what the kernel is tested against,
+they are computed in torch as above.
 """
+
+import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from espnet_lite.decode.greedy import BLANK
-from espnet_lite.decode.scorers import take
+from espnet_lite.decode.scorers import CandidateScorer, take
+from espnet_lite.kernels.ctc_prefix import (
+    ADVANCE_ARGUMENTS,
+    SCORE_ARGUMENTS,
+    TOP,
+    PrefixState,
+    advance,
+    score,
+)
+from espnet_lite.kernels.library import kernel
 from espnet_lite.nn.masks import valid_mask
 
 FLOOR = -700.0  # of a log-probability: exp of it is still a normal float64
 ZERO = -600.0  # the score of a token that is as good as impossible: −∞
 LOWEST = -1.0e9  # stands for −∞ where a number is subtracted
+
+
+def ctc_prefix_scorer(
+    log_probs: Float[Tensor, "utterances time vocab"],
+    lengths: Int[Tensor, "utterances"],
+    *,
+    beam: int,
+    eos: int,
+) -> CandidateScorer:
+    """Return a scorer of empty hypotheses: the kernel's where it can be had, else torch's."""
+    scores = kernel("ctc_prefix", SCORE_ARGUMENTS)
+    if scores is None or log_probs.device.type != "cpu":
+        return CtcPrefixScorer(log_probs, lengths, beam=beam, eos=eos)
+    advances = kernel("ctc_prefix_advance", ADVANCE_ARGUMENTS)
+    return FusedCtcPrefixScorer((scores, advances), log_probs, lengths, beam=beam, eos=eos)
+
+
+def _padded_in_blanks(
+    log_probs: Float[Tensor, "utterances time vocab"], lengths: Int[Tensor, "utterances"]
+) -> Float[Tensor, "utterances time vocab"]:
+    """Return finite log-probabilities in float64. Frames beyond the end emit a blank for sure: what
+    holds at `time` held at `lengths`."""
+    valid = valid_mask(lengths, log_probs.size(1))[..., None]
+    log_probs = log_probs.double().clamp_min(FLOOR).masked_fill(~valid, FLOOR)
+    log_probs[..., BLANK].masked_fill_(~valid[..., 0], 0.0)
+    return log_probs
 
 
 class CtcPrefixScorer:
@@ -39,12 +81,9 @@ class CtcPrefixScorer:
         eos: int,
     ):
         """Start with empty hypotheses; each utterance has a frame or more."""
-        utterances, time, _ = log_probs.shape
+        utterances = len(log_probs)
         self.eos = eos
-        # Frames beyond the end emit a blank for sure: what holds at `time` held at `lengths`.
-        valid = valid_mask(lengths, time)[..., None]
-        log_probs = log_probs.double().clamp_min(FLOOR).masked_fill(~valid, FLOOR)
-        log_probs[..., BLANK].masked_fill_(~valid[..., 0], 0.0)
+        log_probs = _padded_in_blanks(log_probs, lengths)
         self.probs = log_probs.transpose(1, 2).exp().contiguous()  # (utterances, vocab, time)
         self.blank_sums = _sums(log_probs[:, None, :, BLANK])
         in_blank = self.blank_sums.expand(-1, beam, -1)
@@ -108,6 +147,56 @@ class CtcPrefixScorer:
         shape = (utterances, *[1] * (tokens.ndim - 1))
         rows = tokens + vocab * torch.arange(utterances, device=tokens.device).view(shape)
         return self.probs.view(-1, time).index_select(0, rows.flatten()).view(*tokens.shape, time)
+
+
+class FusedCtcPrefixScorer:
+    """The same scores from a kernel."""
+
+    def __init__(
+        self,
+        functions: tuple[Callable[..., int], Callable[..., int]],
+        log_probs: Float[Tensor, "utterances time vocab"],
+        lengths: Int[Tensor, "utterances"],
+        *,
+        beam: int,
+        eos: int,
+    ):
+        """`functions`: ctc_prefix and ctc_prefix_advance; else as CtcPrefixScorer."""
+        self.functions, self.eos = functions, eos
+        log_probs = _padded_in_blanks(log_probs, lengths)
+        self.probs = log_probs.transpose(1, 2).exp().contiguous()
+        scale = log_probs.new_full((len(log_probs), beam), -TOP * math.log(2))
+        blank_sums = _sums(log_probs[:, None, :, BLANK]).expand(-1, beam, -1)
+        blank = (blank_sums - scale[..., None]).exp()
+        self.state = PrefixState(
+            any=blank,
+            blank=blank,
+            scale=scale,
+            psi=torch.zeros_like(scale),
+            last=torch.full(scale.shape, eos),
+        )
+
+    def score(
+        self, candidates: Int[Tensor, "utterances beam candidates"] | None
+    ) -> Float[Tensor, "utterances beam scored"]:
+        """As CtcPrefixScorer.score."""
+        if candidates is None:
+            vocab = self.probs.size(1)
+            candidates = torch.arange(vocab).expand(*self.state.last.shape, vocab)
+        return score(self.functions[0], self.probs, self.state, candidates, eos=self.eos)
+
+    def advance(
+        self, parents: Int[Tensor, "utterances beam"], tokens: Int[Tensor, "utterances beam"]
+    ) -> None:
+        """Compute γ of the hypotheses that the search keeps."""
+        self.state = advance(
+            self.functions[1], self.probs, self.state, parents, tokens, eos=self.eos
+        )
+
+    def keep(self, utterances: Int[Tensor, "kept"]) -> None:
+        """Drop all utterances but these."""
+        self.probs = self.probs[utterances]
+        self.state = PrefixState(*(x[utterances] for x in self.state.tensors()))
 
 
 def _sums(

@@ -115,7 +115,8 @@ class DecoderScorer:
     def score(self) -> Float[Tensor, "utterances beam vocab"]:
         """Run the decoder over the newest token of each hypothesis."""
         decoder = self.decoder
-        ancestors, memory_mask = self.pool.grow(), self.memory_mask
+        self.pool.grow()
+        ancestors, memory_mask = self.pool.mask(), self.memory_mask
         if memory_mask is not None:
             memory_mask = memory_mask.repeat_interleave(self.pool.heads, dim=0)
         x = decoder.embedding(self.tokens) * decoder.scale + self.positions.next()

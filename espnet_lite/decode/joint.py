@@ -7,8 +7,8 @@ from torch import Tensor
 
 from espnet_lite.decode.beam import BeamLimits, beam_search
 from espnet_lite.decode.config import JointBeamConfig
-from espnet_lite.decode.ctc_prefix import CtcPrefixScorer
-from espnet_lite.decode.decoder_scorer import StepDecoder
+from espnet_lite.decode.ctc_prefix import ctc_prefix_scorer
+from espnet_lite.decode.fused_decoder import step_decoder
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
 from espnet_lite.decode.language_model import LanguageModel, lm_scorer
 from espnet_lite.nn.decoder import TransformerDecoder
@@ -28,7 +28,7 @@ class JointSearch:
         """`decoder` and `lm` may be None where the config gives them no weight."""
         self.config = config
         self.lm = lm if config.needs_lm else None
-        self.decoder = StepDecoder(decoder) if config.needs_decoder else None
+        self.decoder = step_decoder(decoder) if config.needs_decoder else None
 
     @torch.inference_mode()
     def __call__(
@@ -70,7 +70,7 @@ class JointSearch:
             scorers["lm"] = lm_scorer(self.lm, utterances=len(lengths), beam=beam)
             weights["lm"] = config.lm_weight
         if config.ctc_weight > 0:
-            candidate_scorers["ctc"] = CtcPrefixScorer(log_probs, lengths, beam=beam, eos=eos)
+            candidate_scorers["ctc"] = ctc_prefix_scorer(log_probs, lengths, beam=beam, eos=eos)
         if config.penalty:
             weights[LENGTH_BONUS] = config.penalty
         return beam_search(

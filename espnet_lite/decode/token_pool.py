@@ -1,8 +1,8 @@
 """Keys and values of the tokens of all hypotheses, in a prefix tree.
 
 The pool grows by one node a hypothesis and step: hypotheses share the nodes they have in common, each
-sees its own ancestors through a mask, and a beam that is reordered moves rows of that mask and nothing
-else. When the pool is full, the nodes that no hypothesis sees any more are left behind.
+has a list of those it sees, its ancestors and itself, and a beam that is reordered moves these lists and
+nothing else. When the pool is full, the nodes that no hypothesis sees any more are left behind.
 """
 
 import torch
@@ -25,16 +25,23 @@ class TokenPool:
         self.nodes = 0
         room = ROOM_STEPS * beam
         self.pool = like.new_empty(layers, 2, utterances, heads, room, head_dim)
-        # Added to the scores of attention: 0 or −∞.
-        self.ancestors = like.new_full((utterances, beam, room), -torch.inf)
+        self.seen = torch.empty(utterances, beam, 0, dtype=torch.int64, device=like.device)
 
-    def grow(self) -> Float[Tensor, "utterances_x_heads beam nodes"]:
-        """Add a node for each hypothesis and return what each sees: its ancestors and itself."""
+    def grow(self) -> Int[Tensor, "utterances beam seen"]:
+        """Add a node for each hypothesis and return what each sees: its ancestors and, last, itself."""
         if self.nodes + self.beam > self.pool.size(-2):
             self._make_room()
-        first, self.nodes = self.nodes, self.nodes + self.beam
-        self.ancestors[..., first : self.nodes].diagonal(dim1=1, dim2=2).zero_()
-        return self.ancestors[..., : self.nodes].repeat_interleave(self.heads, dim=0)
+        newest = torch.arange(self.nodes, self.nodes + self.beam, device=self.seen.device)
+        newest = newest.expand(len(self.seen), -1)[..., None]
+        self.seen = torch.cat([self.seen, newest], dim=2)
+        self.nodes += self.beam
+        return self.seen
+
+    def mask(self) -> Float[Tensor, "utterances_x_heads beam nodes"]:
+        """Return what is added to the scores of attention: 0, or −∞ where a node is not seen."""
+        shape = (*self.seen.shape[:2], self.nodes)
+        hidden = self.pool.new_full(shape, -torch.inf).scatter_(2, self.seen, 0.0)
+        return hidden.repeat_interleave(self.heads, dim=0)
 
     def of_layer(self, number: int) -> Float[Tensor, "2 utterances heads nodes head_dim"]:
         """Return keys and values of a layer, the newest nodes last, which it has to fill."""
@@ -42,25 +49,27 @@ class TokenPool:
 
     def advance(self, parents: Int[Tensor, "utterances beam"]) -> None:
         """Let each hypothesis see what its parent sees."""
-        self.ancestors[..., : self.nodes] = take(self.ancestors[..., : self.nodes], parents)
+        self.seen = take(self.seen, parents)
 
     def keep(self, utterances: Int[Tensor, "kept"]) -> None:
         """Drop all utterances but these."""
-        self.pool = self.pool[:, :, utterances]
-        self.ancestors = self.ancestors[utterances]
+        self.pool = self.pool.index_select(2, utterances)
+        self.seen = self.seen[utterances]
 
     def _make_room(self) -> None:
         """Move the nodes that some hypothesis sees into a new pool with room for as many again."""
-        layers, _, utterances, heads, _, head_dim = self.pool.shape
-        seen = (self.ancestors == 0).any(dim=1)
-        count = int(seen.sum(dim=1).max())
-        order = seen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+        layers, _, utterances, heads, nodes, head_dim = self.pool.shape
+        every = self.seen.flatten(1)
+        is_seen = torch.zeros(utterances, nodes, dtype=torch.bool, device=every.device)
+        is_seen.scatter_(1, every, True)
+        count = int(is_seen.sum(dim=1).max())
+        order = is_seen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
         room = 2 * count + ROOM_STEPS * self.beam
         pool = self.pool.new_empty(layers, 2, utterances, heads, room, head_dim)
         index = order[:, None, :, None].expand(-1, heads, -1, head_dim)
         torch.gather(
             self.pool, 4, index.expand(layers, 2, -1, -1, -1, -1), out=pool[..., :count, :]
         )
-        ancestors = self.ancestors.new_full((utterances, self.beam, room), -torch.inf)
-        ancestors[..., :count] = self.ancestors.gather(2, order[:, None].expand(-1, self.beam, -1))
-        self.pool, self.ancestors, self.nodes = pool, ancestors, count
+        places = is_seen.cumsum(dim=1) - 1
+        self.seen = places.gather(1, every).view(self.seen.shape)
+        self.pool, self.nodes = pool, count

@@ -80,7 +80,9 @@ class TransformerScorer:
 
     def score(self) -> Float[Tensor, "utterances beam vocab"]:
         """Run the model over the newest token of each hypothesis."""
-        lm, ancestors = self.lm, self.pool.grow()
+        lm = self.lm
+        self.pool.grow()
+        ancestors = self.pool.mask()
         x = lm.embedding(self.tokens) * lm.scale + self.positions.next()
         for number, (attention, feed_forward) in enumerate(lm.layers):
             x = feed_forward.step(attention.step(x, self.pool.of_layer(number), ancestors))

@@ -1,7 +1,8 @@
 """The front end and encoder of a pre-training: read, written as one small file, put into a model.
 
-They come from an experiment folder (config.yaml, model.safetensors) or from one safetensors file
-whose metadata describes them: the form in which recipes commit a pre-trained encoder.
+They come from an experiment folder (config.yaml, model.safetensors), from one safetensors file whose
+metadata describes them: the form in which recipes commit a pre-trained encoder, or from a packed recognizer in
+floating point.
 """
 
 import json
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from espnet_lite.config import from_plain, read_yaml, to_plain
 from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_path
+from espnet_lite.runtime.format import read_packed
 
 PARTS = ("front_end", "encoder")
 _PREFIXES = tuple(f"{part}." for part in PARTS)
@@ -26,17 +28,20 @@ def read_pretrained(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     """Return weights and plain model configuration of a pre-training.
 
     Args:
-        path: experiment folder, or a file that `write_encoder` wrote.
+        path: experiment folder, a file that `write_encoder` wrote, or a packed recognizer (*.esp).
 
     Returns:
         Weights by name, floating point as fp32, and the configuration with at least `front_end`
         and `encoder`.
 
     Raises:
-        InputError: no such folder or file, a training that is not done, no configuration in it.
+        InputError: no such folder or file, a training that is not done, no configuration in it, a
+            packed file of integers.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.suffix == ".esp":
+        weights, config = _read_packed(path)
+    elif path.is_dir():
         config = read_yaml(path / "config.yaml").get("model")
         weights, _ = _read_safetensors(path / "model.safetensors", fix="train it to its end")
     else:
@@ -107,7 +112,7 @@ def load_pretrained_weights(
             that is missing, unexpected or of another shape.
     """
     if pretrained_config is not None:
-        _compare_configs(to_plain(model.config), pretrained_config, model.config, where=where)
+        compare_architectures(to_plain(model.config), pretrained_config, model.config, where=where)
     found = {name: tensor for name, tensor in weights.items() if name.startswith(_PREFIXES)}
     expected = {
         name: tensor for name, tensor in model.state_dict().items() if name.startswith(_PREFIXES)
@@ -135,11 +140,22 @@ def _read_safetensors(path: Path, *, fix: str) -> tuple[dict[str, Tensor], dict[
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"not a safetensors file ({error})", where=path, fix=fix) from error
-    single = {
-        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-    }
-    return single, metadata
+    return {name: _single(tensor) for name, tensor in tensors.items()}, metadata
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+
+
+def _read_packed(path: Path) -> tuple[dict[str, Tensor], object]:
+    header, tensors = read_packed(path)
+    if header.get("quantized"):
+        raise InputError(
+            "is quantized, a training begins in floating point",
+            where=path,
+            fix="give the packed model in bf16 or fp32 that it was made from, or its experiment",
+        )
+    return {name: _single(tensor) for name, tensor in tensors.items()}, header.get("architecture")
 
 
 def _undescribed(path: Path) -> InputError:
@@ -150,8 +166,13 @@ def _undescribed(path: Path) -> InputError:
     )
 
 
-def _compare_configs(ours: dict, theirs: Mapping, config: object, *, where: Path) -> None:
-    """Raise an InputError that names all keys whose difference makes another architecture."""
+def compare_architectures(ours: dict, theirs: Mapping, config: object, *, where: Path) -> None:
+    """Compare front end and encoder of a configuration (`config`, and `ours`, it as plain values) with those
+    of trained weights.
+
+    Raises:
+        InputError: names all keys whose difference makes another architecture.
+    """
     differing = []
     for part, schema in zip(PARTS, (type(config.front_end), type(config.encoder)), strict=True):
         wanted, given = ours[part], dict(theirs[part])

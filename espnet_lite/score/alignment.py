@@ -119,18 +119,27 @@ class Alignment:
                 None if step == DELETED else next(hypothesis),
             )
 
-    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
-        """Yield those of `columns` that are errors."""
+    def runs(self) -> Iterator[tuple[str, int, int]]:
+        """Yield `(steps, row, column)` of each run of correct tokens and of each error: its steps, and
+        where in the reference and in the hypothesis it begins."""
         row = column = 0
         for run in _RUNS.finditer(self.steps):
-            step = run[0]
-            if step[0] == CORRECT:
-                row, column = row + len(step), column + len(step)
-                continue
-            reference = None if step == INSERTED else self.reference[row]
-            hypothesis = None if step == DELETED else self.hypothesis[column]
-            row, column = row + (step != INSERTED), column + (step != DELETED)
-            yield step, reference, hypothesis
+            steps = run[0]
+            yield steps, row, column
+            if steps != INSERTED:
+                row += len(steps)
+            if steps != DELETED:
+                column += len(steps)
+
+    def error_columns(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """Yield those of `columns` that are errors."""
+        for steps, row, column in self.runs():
+            if steps[0] != CORRECT:
+                yield (
+                    steps,
+                    None if steps == INSERTED else self.reference[row],
+                    None if steps == DELETED else self.hypothesis[column],
+                )
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
@@ -150,83 +159,131 @@ def align_all(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alig
 
     Pairs of like lengths are aligned together, in a band around the diagonal that grows until no
     path outside of it can be as cheap (Ukkonen, "Algorithms for approximate string matching",
-    1985): a numpy call for each row of all their tables, some for each step of all their paths.
+    1985): some numpy calls for each row of all their tables and for each step of all their paths.
     """
     codes: dict[str, int] = defaultdict(itertools.count().__next__)  # a number for each new token
     pairs = [(tuple(reference), tuple(hypothesis)) for reference, hypothesis in pairs]
-    tasks, tails = [], []
-    for index, pair in enumerate(pairs):
-        reference, hypothesis = (
-            np.fromiter(map(codes.__getitem__, side), np.int32, len(side)) for side in pair
-        )
-        # A match at the end is always on the path that is read from the end: no table needed.
-        tails.append(tail := _equal_at_the_end(reference, hypothesis))
-        tasks.append(
-            _Task(
-                index,
-                reference[: len(reference) - tail],
-                hypothesis[: len(hypothesis) - tail],
-            )
-        )
-    heads = [""] * len(pairs)
-    reach = _FIRST_REACH
+    tokens = itertools.chain.from_iterable(itertools.chain.from_iterable(pairs))
+    numbers = np.fromiter(map(codes.__getitem__, tokens), np.int32)
+    if len(codes) <= np.iinfo(np.int16).max:
+        numbers = numbers.astype(np.int16)  # as a table's, so that both are compared faster
+    tasks, start = [], 0
+    for index, (reference, hypothesis) in enumerate(pairs):
+        middle = start + len(reference)
+        end = middle + len(hypothesis)
+        tasks.append(_Task.of(index, numbers[start:middle], numbers[middle:end]))
+        start = end
+    found = [""] * len(pairs)
     while tasks:
         again = []
-        for batch in _batches(tasks, reach):
-            for task, steps in zip(batch, _paths(batch, reach), strict=True):
-                if steps is None:
-                    again.append(task)
+        for batch in _batches(tasks):
+            for task, result in zip(batch, _paths(batch), strict=True):
+                if isinstance(result, str):
+                    found[task.index] = task.whole(result, *pairs[task.index])
                 else:
-                    heads[task.index] = steps
-        tasks, reach = again, 2 * reach
-    return [
-        Alignment(*pair, head + CORRECT * tail)
-        for pair, head, tail in zip(pairs, heads, tails, strict=True)
-    ]
+                    task.reach = result
+                    again.append(task)
+        tasks = again
+    return [Alignment(*pair, steps) for pair, steps in zip(pairs, found, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
-    """A pair to align, as numbers (equal tokens, equal number)."""
+    """What is to align of a pair: all but the `head` equal tokens that it begins with and the `tail`
+    that it ends with, as numbers (equal tokens, equal number).
+
+    The band to look in goes `reach` diagonals beyond those of both ends.
+    """
 
     index: int
     reference: np.ndarray
     hypothesis: np.ndarray
+    head: int
+    tail: int
+    reach: int
+
+    @classmethod
+    def of(cls, index: int, reference: np.ndarray, hypothesis: np.ndarray) -> "_Task":
+        """Return the task of a pair."""
+        # A match at the end is always on the path that is read from the end.
+        tail = _equal_at_the_start(reference[::-1], hypothesis[::-1])
+        reference = reference[: len(reference) - tail]
+        hypothesis = hypothesis[: len(hypothesis) - tail]
+        head = _equal_at_the_start(reference, hypothesis)
+        return cls(index, reference[head:], hypothesis[head:], head, tail, _FIRST_REACH)
+
+    def whole(self, steps: str, reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+        """Return the steps of the whole pair, from those of what is between head and tail.
+
+        The best path to any place (row, column) of which one is within the head gains min(row, column)
+        matches. So the head changes no gain behind it, and within it, once the path is beside the
+        diagonal, it is known without a table: read from the end, a match where there is one and else
+        a step towards the diagonal. Only the first steps between, which go along the edge, belong to
+        what is read so.
+        """
+        row = column = self.head
+        for edge in (INSERTED, DELETED):
+            rest = steps.lstrip(edge)
+            if edge == INSERTED:
+                column += len(steps) - len(rest)
+            else:
+                row += len(steps) - len(rest)
+            if len(rest) < len(steps):
+                break
+        before = []
+        while row != column and row and column:
+            if reference[row - 1] == hypothesis[column - 1]:
+                before.append(CORRECT)
+                row, column = row - 1, column - 1
+            elif column > row:
+                before.append(INSERTED)
+                column -= 1
+            else:
+                before.append(DELETED)
+                row -= 1
+        shared = min(row, column)
+        first = CORRECT * shared + INSERTED * (column - shared) + DELETED * (row - shared)
+        return first + "".join(reversed(before)) + rest + CORRECT * self.tail
 
     @property
     def surplus(self) -> int:
         """Return how many tokens more the hypothesis has."""
         return len(self.hypothesis) - len(self.reference)
 
-    def cells(self, reach: int) -> tuple[int, int]:
-        """Return rows and width of the band that reaches so far to both sides of the ends."""
-        return len(self.reference) + 1, 2 * reach + abs(self.surplus) + 1
+    @property
+    def rows(self) -> int:
+        return len(self.reference) + 1
+
+    @property
+    def width(self) -> int:
+        """Return how many diagonals the band has."""
+        return 2 * self.reach + abs(self.surplus) + 1
 
 
-def _equal_at_the_end(reference: np.ndarray, hypothesis: np.ndarray) -> int:
+def _equal_at_the_start(reference: np.ndarray, hypothesis: np.ndarray) -> int:
     shared = min(len(reference), len(hypothesis))
-    if shared == 0:
-        return 0
-    differs = reference[len(reference) - shared :] != hypothesis[len(hypothesis) - shared :]
-    return int(differs[::-1].argmax()) if differs.any() else shared
+    differs = reference[:shared] != hypothesis[:shared]
+    return int(differs.argmax()) if differs.any() else shared
 
 
-_FIRST_REACH = 8  # of the band; twice as far each time that this does not decide
+_FIRST_REACH = 8
 _CELLS = 1 << 22  # of the tables of a batch, two bytes each
+_WIDTHS = 16  # so many widths of a band are aligned together
 
 
-def _batches(tasks: Sequence[_Task], reach: int) -> Iterator[list[_Task]]:
+def _batches(tasks: Sequence[_Task]) -> Iterator[list[_Task]]:
     """Yield tasks to align together: those of like size."""
-    batch: list[_Task] = []
-    rows = width = 0
-    for task in sorted(tasks, key=lambda task: task.cells(reach)):
-        task_rows, task_width = task.cells(reach)
-        rows, width = max(rows, task_rows), max(width, task_width)
-        if batch and rows * width * (len(batch) + 1) > _CELLS:
-            yield batch
-            batch, rows, width = [], task_rows, task_width
-        batch.append(task)
-    if batch:
+    by_width: dict[int, list[_Task]] = defaultdict(list)
+    for task in tasks:
+        by_width[-(-task.width // _WIDTHS)].append(task)
+    for widths, alike in by_width.items():
+        alike.sort(key=lambda task: task.rows)
+        batch: list[_Task] = []
+        for task in alike:
+            if batch and task.rows * widths * _WIDTHS * (len(batch) + 1) > _CELLS:
+                yield batch
+                batch = []
+            batch.append(task)
         yield batch
 
 
@@ -239,17 +296,18 @@ _BEFORE, _BEYOND = -1, -2  # what stands for tokens before the first and after t
 _NO_REFERENCE = -3
 
 
-def _paths(batch: Sequence[_Task], reach: int) -> list[str | None]:
-    """Return the steps of each task in time order; None where a path that leaves the band might be
-    as cheap as the best one within.
+def _paths(batch: Sequence[_Task]) -> list[str | int]:
+    """Return the steps of each task in time order; where a path that leaves the band might be as cheap
+    as the best one within, a reach that no path as cheap can leave.
 
     The band of a task goes along the diagonal: place j of row r is column r + j − `left`.
     """
-    rows, width = (max(size) for size in zip(*(task.cells(reach) for task in batch), strict=True))
-    rows = max(rows, 2)  # so that there is a token to look at
-    left = np.array([reach + max(0, -task.surplus) for task in batch])
-    reference = np.full((rows - 1, len(batch)), _NO_REFERENCE, np.int32)
-    hypothesis = np.full((rows - 1 + width, len(batch)), _BEYOND, np.int32)
+    rows = max(2, *(task.rows for task in batch))  # 2: so that there is a token to look at
+    width = max(task.width for task in batch)
+    left = np.array([task.reach + max(0, -task.surplus) for task in batch])
+    number = batch[0].reference.dtype
+    reference = np.full((rows - 1, len(batch)), _NO_REFERENCE, number)
+    hypothesis = np.full((rows - 1 + width, len(batch)), _BEYOND, number)
     for index, task in enumerate(batch):
         reference[: len(task.reference), index] = task.reference
         hypothesis[: left[index], index] = _BEFORE
@@ -258,7 +316,7 @@ def _paths(batch: Sequence[_Task], reach: int) -> list[str | None]:
     row = np.array([len(task.reference) for task in batch])
     surplus = np.array([task.surplus for task in batch])
     best = _best(reference, hypothesis, width)
-    gain = best[row, surplus + left, np.arange(len(batch))]
+    gain = best[row, 1 + surplus + left, np.arange(len(batch))]
     cost = DELETION_COST * row + INSERTION_COST * (row + surplus) - 2 * gain
     # To come to a diagonal outside and from there to the end takes so many steps to the side.
     aside = np.minimum(
@@ -267,41 +325,52 @@ def _paths(batch: Sequence[_Task], reach: int) -> list[str | None]:
     )
     is_whole = (left >= row) & (width - left > row + surplus)
     is_decided = is_whole | (cost < DELETION_COST * aside)
+    # The least reach with cost < DELETION_COST · (2 · (reach + 1) + |surplus|).
+    results: list[str | int] = ((cost // DELETION_COST - np.abs(surplus)) // 2).tolist()
     chosen = np.flatnonzero(is_decided)
-    paths: list[str | None] = [None] * len(batch)
     found = _read_from_end(
         best,
         reference,
         hypothesis,
         pair=chosen,
         row=row[chosen],
-        place=(surplus + left)[chosen],
         left=left[chosen],
+        column=(row + surplus)[chosen],
     )
     for index, steps in zip(chosen, found, strict=True):
-        paths[index] = steps
-    return paths
+        results[index] = steps
+    return results
 
 
 def _best(reference: np.ndarray, hypothesis: np.ndarray, width: int) -> np.ndarray:
-    """Return the highest gain of a path from the start to each place, (rows + 1, width, pairs).
+    """Return the highest gain of a path from the start to each place, (rows + 1, 1 + width, pairs),
+    after a −1 that stands before the first place of each row.
 
     Before the first column there is no gain; what is beyond the end of a pair has no part in what
     is before it.
     """
     rows, pairs = reference.shape
     is_small = _MATCH_GAIN * (rows + 1) <= np.iinfo(np.int16).max
-    best = np.zeros((rows + 1, width, pairs), np.int16 if is_small else np.int32)
+    best = np.zeros((rows + 1, 1 + width, pairs), np.int16 if is_small else np.int32)
+    best[:, 0] = -1
     aside = np.where(hypothesis == _BEFORE, 0, _SUBSTITUTION_GAIN).astype(best.dtype)
     more = best.dtype.type(_MATCH_GAIN - _SUBSTITUTION_GAIN)
     for row in range(rows):
-        here, above = best[row + 1], best[row]
+        here, above = best[row + 1, 1:], best[row, 1:]
         np.multiply(hypothesis[row : row + width] == reference[row], more, out=here)
         here += aside[row : row + width]
         here += above
         np.maximum(here[:-1], above[1:], out=here[:-1])
-        np.maximum.accumulate(here, axis=0, out=here)
+        step = 1  # the running maximum: of 2, 4, 8, … places
+        while step < width:
+            np.maximum(here[step:], here[:-step], out=here[step:])
+            step *= 2
     return best
+
+
+# By what is added to a place for each kind of step: deleted, inserted, substituted, correct.
+_LETTERS = np.array([*map(ord, (DELETED, INSERTED, SUBSTITUTED, CORRECT))], np.uint8)
+_ROWS_BACK, _COLUMNS_BACK = np.array([1, 0, 1, 1]), np.array([0, 1, 1, 1])
 
 
 def _read_from_end(
@@ -311,40 +380,51 @@ def _read_from_end(
     *,
     pair: np.ndarray,
     row: np.ndarray,
-    place: np.ndarray,
+    column: np.ndarray,
     left: np.ndarray,
 ) -> list[str]:
     """Return the steps in time order: diagonal before insertion before deletion, from the end.
 
     Args:
         pair: which ones of the batch to read.
-        row, place: of the end of each of them.
+        row, column: of the end of each of them.
         left: places of each of them to the left of the diagonal.
     """
-    letters = []  # of all pairs, last step first; 0 where a path has come to its start
-    column = row + place - left
-    while (row | column).any():
-        above = np.maximum(row - 1, 0)
-        before = np.maximum(place - 1, 0)
-        here = best[row, place, pair]
-        is_inside = (row > 0) & (column > 0)
-        # An index that is off by one where it is not inside: its value is not used.
-        is_equal = is_inside & (reference[above, pair] == hypothesis[above + place, pair])
-        gain = np.where(is_equal, _MATCH_GAIN, _SUBSTITUTION_GAIN)
-        diagonal = is_inside & (here == best[above, place, pair] + gain)
-        inserted = (
-            ~diagonal
-            & (column > 0)
-            & ((row == 0) | ((place > 0) & (here == best[row, before, pair])))
-        )
-        deleted = ~diagonal & ~inserted & (row > 0)
-        letter = np.where(is_equal, ord(CORRECT), ord(SUBSTITUTED)) * diagonal
-        letter += ord(INSERTED) * inserted + ord(DELETED) * deleted
-        letters.append(letter.astype(np.uint8))
-        row = row - (diagonal | deleted)
-        column = column - (diagonal | inserted)
-        place = column - row + left
-    if not letters:
-        return [""] * len(pair)
-    lines = np.stack(letters[::-1], axis=1)
-    return [line.tobytes().lstrip(b"\0").decode("ascii") for line in lines]
+    # All places are numbers of the flat arrays: of the best gain, and of the tokens before it.
+    _, width, pairs = best.shape
+    first = left * pairs
+    at = (row * width + column - row + left + 1) * pairs + pair
+    expected, found = (row - 1) * pairs + pair, (column - 1 + left) * pairs + pair
+    back = (_ROWS_BACK * (width - 1) + _COLUMNS_BACK) * pairs
+    rows_back, columns_back = _ROWS_BACK * pairs, _COLUMNS_BACK * pairs
+    best, reference, hypothesis = best.ravel(), reference.ravel(), hypothesis.ravel()
+    letters = []  # of the paths that are still inside, last step first
+    inside = np.arange(len(pair))
+    edge = np.zeros((len(pair), 2), np.int64)  # row and column where a path comes to an edge
+    while True:
+        is_inside = (expected >= 0) & (found >= first)
+        if not is_inside.all():
+            ended = ~is_inside
+            edge[inside[ended], 0] = expected[ended] // pairs + 1
+            edge[inside[ended], 1] = (found - first)[ended] // pairs + 1
+            inside, first, at, expected, found = (
+                x[is_inside] for x in (inside, first, at, expected, found)
+            )
+        if not len(inside):
+            break
+        here = best[at]
+        is_equal = reference[expected] == hypothesis[found]
+        gain = _SUBSTITUTION_GAIN + (_MATCH_GAIN - _SUBSTITUTION_GAIN) * is_equal
+        is_diagonal = here == best[at - width * pairs] + gain
+        kind = np.where(is_diagonal, 2 + is_equal, here == best[at - pairs])
+        letters.append((inside, _LETTERS[kind]))
+        at = at - back[kind]
+        expected = expected - rows_back[kind]
+        found = found - columns_back[kind]
+    lines = np.zeros((len(pair), len(letters)), np.uint8)
+    for number, (inside, letter) in enumerate(reversed(letters)):
+        lines[inside, number] = letter
+    return [
+        INSERTED * column + DELETED * row + line.tobytes().lstrip(b"\0").decode("ascii")
+        for (row, column), line in zip(edge.tolist(), lines, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """Which tokens a recognizer mistakes for which, leaves out and makes up."""
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -40,12 +41,12 @@ class Confusions:
 def count_confusions(score: SetScore) -> Confusions:
     """Return the confusions of all alignments of a set."""
     found = Confusions()
-    for alignment in score.alignments.values():
-        for step, reference, hypothesis in alignment.error_columns():
-            if step == DELETED:
-                found.deleted[reference] += 1
-            elif step == INSERTED:
-                found.inserted[hypothesis] += 1
-            else:
-                found.pairs[reference, hypothesis] += 1
+    columns = itertools.chain.from_iterable(a.error_columns() for a in score.alignments.values())
+    for (step, reference, hypothesis), count in Counter(columns).items():
+        if step == DELETED:
+            found.deleted[reference] = count
+        elif step == INSERTED:
+            found.inserted[hypothesis] = count
+        else:
+            found.pairs[reference, hypothesis] = count
     return found

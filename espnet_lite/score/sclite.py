@@ -41,6 +41,11 @@ def escape_token(token: str) -> str:
     return _MARKUP.sub(_escape, token)
 
 
+def escape_tokens(tokens: Sequence[str]) -> Sequence[str]:
+    """Return the tokens of a line, each as escape_token returns it."""
+    return [*map(escape_token, tokens)] if _MARKUP.search("".join(tokens)) else tokens
+
+
 def escape_speaker(speaker: str) -> str:
     """Return a speaker's name that sclite takes whole out of `trn_id`."""
     return _ID_MARKUP.sub(_escape, speaker)
@@ -53,7 +58,7 @@ def trn_id(speaker: str, utterance: str) -> str:
 
 def trn_line(tokens: Sequence[str], *, speaker: str, utterance: str) -> str:
     """Return one line of a trn file: tokens and `(speaker-utterance)`."""
-    return " ".join([*map(escape_token, tokens), f"({trn_id(speaker, utterance)})"])
+    return " ".join([*escape_tokens(tokens), f"({trn_id(speaker, utterance)})"])
 
 
 def write_trn(

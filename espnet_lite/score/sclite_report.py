@@ -25,7 +25,7 @@ from espnet_lite.score.alignment import (
     percent_text,
 )
 from espnet_lite.score.confusions import Confusions, count_confusions
-from espnet_lite.score.sclite import escape_speaker, escape_token, trn_id
+from espnet_lite.score.sclite import escape_speaker, escape_token, escape_tokens, trn_id
 from espnet_lite.score.scoring import SetScore
 
 _PAGE_WIDTH = 80
@@ -255,14 +255,13 @@ def _alignments(score: SetScore, title: str) -> Iterator[str]:
         yield f"Speaker sentences {number:>3}:  {escape_speaker(speaker)}   #utts: {len(utterances)}\n"
         for utterance in utterances:
             alignment = score.alignments[utterance]
-            yield f"id: ({trn_id(speaker, utterance)})\n{scores_line(alignment)}"
+            yield f"id: ({trn_id(speaker, utterance)})\n{scores_line(score.counts[utterance])}"
             yield f"Attributes: Case_sensitve \n{alignment_lines(alignment)}\n"  # sclite's spelling
     yield "\n"
 
 
-def scores_line(alignment: Alignment) -> str:
+def scores_line(counts: Counts) -> str:
     """Return sclite's line of the counts of an utterance."""
-    counts = alignment.counts
     scores = (counts.correct, counts.substituted, counts.deleted, counts.inserted)
     return f"Scores: (#C #S #D #I) {' '.join(map(str, scores))}\n"
 
@@ -274,37 +273,33 @@ def alignment_lines(alignment: Alignment) -> str:
     """
     if not alignment.steps:
         return ""
+    expected, found = escape_tokens(alignment.reference), escape_tokens(alignment.hypothesis)
     reference, hypothesis, marks = [], [], []
-    for step, expected, found in alignment.columns():
-        if step == CORRECT:
-            cell, width = _cell(expected)
-            reference.append(cell)
-            hypothesis.append(cell)
-            marks.append(" " * width)
+    for steps, row, column in alignment.runs():
+        if steps[0] == CORRECT:
+            text = " ".join(expected[row : row + len(steps)])
+            reference.append(text)
+            hypothesis.append(text)
+            marks.append(" " * display_width(text))
             continue
-        (above, above_width), (below, below_width) = _cell(expected), _cell(found)
+        above = "" if steps == INSERTED else expected[row]
+        below = "" if steps == DELETED else found[column]
+        above_width, below_width = display_width(above), display_width(below)
         width = max(above_width, below_width)
         reference.append(above + " " * (width - above_width) if above else "*" * width)
         hypothesis.append(below + " " * (width - below_width) if below else "*" * width)
-        marks.append(_MARKS[step].ljust(width))
+        marks.append(_MARKS[steps].ljust(width))
     lines = (("REF: ", reference), ("HYP: ", hypothesis), ("Eval:", marks))
     return "".join(f"{name} {' '.join(cells)} \n" for name, cells in lines)
 
 
-@lru_cache(maxsize=1 << 17)
-def _cell(token: str | None) -> tuple[str, int]:
-    """Return a token as it is shown, and its columns; nothing of none."""
-    if token is None:
-        return "", 0
-    text = escape_token(token)
-    return text, display_width(text)
-
-
 def display_width(text: str) -> int:
     """Return the columns of a terminal that `text` takes: 2 for wide (CJK), 0 for combining."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+@lru_cache(maxsize=1 << 16)
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")

@@ -82,7 +82,7 @@ def errors_text(score: SetScore, *, title: str) -> Iterator[str]:
     for utterance in worst[:_UTTERANCES]:
         alignment = score.alignments[utterance]
         yield f"id: ({utterance}), speaker {score.speakers[utterance]}\n"
-        yield f"{scores_line(alignment)}{alignment_lines(alignment)}\n"
+        yield f"{scores_line(score.counts[utterance])}{alignment_lines(alignment)}\n"
 
 
 def _heading(text: str, count: int, most: int) -> str:

@@ -18,6 +18,7 @@ from espnet_lite.features.cmvn import CmvnStatistics
 from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.models.hubert import HubertConfig, HubertModel
 from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrained, write_encoder
+from espnet_lite.runtime.format import write_packed
 
 FRONT_END = {"name": "log_mel", "num_mels": 20, "channels": 3}
 ENCODER = {"name": "transformer", "dim": 16, "layers": 2, "heads": 2, "feed_forward": 24}
@@ -101,6 +102,28 @@ def test_with_its_heads_a_pretraining_can_go_on(hubert, expdir, tmp_path):
     write_encoder(path, *read_pretrained(expdir), keep_heads=True)
     weights, config = read_pretrained(path)
     assert config == to_plain(hubert.config) and weights.keys() == hubert.state_dict().keys()
+
+
+def packed(model: AsrModel, path, **header):
+    architecture = {**to_plain(model.config), "vocab": 7}
+    header = {"architecture": architecture, "policy": {"weights": "fp32"}, **header}
+    write_packed(path, model.state_dict(), header)
+    return path
+
+
+def test_a_packed_recognizer_is_a_beginning_too(tmp_path):
+    source = build(AsrConfig, seed=5)
+    weights, config = read_pretrained(packed(source, tmp_path / "asr.esp"))
+    other = build(AsrConfig, seed=6)
+    head = other.ctc_head.weight.clone()
+    load_pretrained_weights(other, weights, where=tmp_path, pretrained_config=config)
+    assert torch.equal(outputs(other), outputs(source)) and torch.equal(other.ctc_head.weight, head)
+
+
+def test_integers_are_not_a_beginning(tmp_path):
+    path = packed(build(AsrConfig), tmp_path / "few_bits.esp", quantized={"rules": []})
+    with pytest.raises(InputError, match="is quantized, a training begins in floating point"):
+        read_pretrained(path)
 
 
 def test_every_front_end_gets_across(tmp_path):

@@ -53,7 +53,7 @@ def test_sum_without_any_reference_word_shows_the_insertions():
 
 
 def test_alignments_read_in_columns(score):
-    assert scores_line(score.alignments["a-1"]) == "Scores: (#C #S #D #I) 0 0 0 2\n"
+    assert scores_line(score.counts["a-1"]) == "Scores: (#C #S #D #I) 0 0 0 2\n"
     blocks = {name: alignment_lines(one).splitlines() for name, one in score.alignments.items()}
     assert blocks["a-1"] == ["REF:  * * ", "HYP:  x y ", "Eval: I I "]
     assert blocks["a-2"] == []

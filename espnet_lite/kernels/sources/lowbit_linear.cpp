@@ -7,6 +7,7 @@
 
 #include "bit_products.h"
 #include "byte_products.h"
+#include "layer_norm.h"
 
 namespace {
 
@@ -23,11 +24,6 @@ struct Weights {
     Quantizer quantizer;
 };
 
-struct Norm {
-    const float *weight, *bias;  // of each input, before it is quantized; null: none
-    float epsilon;               // of LayerNorm; below 0 the row is only scaled and shifted
-};
-
 struct Rows {
     const float* x;
     int64_t x_stride, count;
@@ -37,32 +33,6 @@ struct Rows {
     int64_t residual_stride;
     float factor;
 };
-
-// Normalize a row of floats into `to`.
-inline void normalize(const float* x, int64_t count, const Norm& norm, float* to) {
-    int64_t i = 0;
-    if (norm.epsilon < 0.0f) {
-        for (; i < count; ++i) to[i] = norm.bias[i] + x[i] * norm.weight[i];
-        return;
-    }
-    Floats sums{};
-    for (; i + LANES <= count; i += LANES) sums += load(x + i);
-    float mean = sum_of(sums);
-    for (; i < count; ++i) mean += x[i];
-    mean /= (float)count;
-    Floats squares{};
-    for (i = 0; i + LANES <= count; i += LANES) {
-        const Floats distance = load(x + i) - mean;
-        squares += distance * distance;
-    }
-    float variance = sum_of(squares);
-    for (; i < count; ++i) variance += (x[i] - mean) * (x[i] - mean);
-    variance /= (float)count;
-    const float inverse = 1.0f / __builtin_sqrtf(variance + norm.epsilon);
-    for (i = 0; i + LANES <= count; i += LANES)
-        store(to + i, (load(x + i) - mean) * inverse * load(norm.weight + i) + load(norm.bias + i));
-    for (; i < count; ++i) to[i] = (x[i] - mean) * inverse * norm.weight[i] + norm.bias[i];
-}
 
 // A block of integer sums: `panels` panels from the number `panel` on, `count` rows from `row` on.
 struct Sums {
