@@ -16,13 +16,16 @@ from torch.distributed.tensor import DTensor
 _BLOCKS = "blocks"  # what encoders, decoders and language models call the list of theirs
 
 
-def shard(model: nn.Module, device: torch.device) -> None:
+def shard(model: nn.Module, device: torch.device) -> dict[nn.Parameter, nn.Parameter]:
     """Split the parameters of `model` over all processes, each by its first axis.
 
     Those of one block of an encoder or decoder travel together, all others with the model itself.
-    All processes call this with the same weights. The parameters are new objects afterwards, of the
-    same names and order.
+    All processes call this with the same weights.
+
+    Returns:
+        For each parameter the new one that stands in its place.
     """
+    names = {parameter: name for name, parameter in model.named_parameters()}
     if device.type == "cuda":
         torch.cuda.set_device(device)
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
@@ -31,6 +34,8 @@ def shard(model: nn.Module, device: torch.device) -> None:
             for block in module:
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    new = dict(model.named_parameters())
+    return {parameter: new[name] for parameter, name in names.items()}
 
 
 @contextlib.contextmanager

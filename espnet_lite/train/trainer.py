@@ -182,13 +182,11 @@ class Trainer:
 
     def _shard(self) -> None:
         """Split the model over the processes, and put its new parameters where the old ones were."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        self._sharding.shard(self.model, self.device)
-        now = dict(self.model.named_parameters())
+        new = self._sharding.shard(self.model, self.device)
         for group in self.optimizer.param_groups:  # without state yet
-            group["params"] = [now[names[p]] for p in group["params"]]
-        self.parameters = [now[names[p]] for p in self.parameters]
-        self._waiting = [now[names[p]] for p in self._waiting]
+            group["params"] = [new[parameter] for parameter in group["params"]]
+        self.parameters = [new[parameter] for parameter in self.parameters]
+        self._waiting = [new[parameter] for parameter in self._waiting]
 
     def _share(self) -> None:
         """Thaw what is due and make what is called anew, so that it exchanges those gradients too."""
