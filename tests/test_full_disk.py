@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import distributed
 
 from espnet_lite.data.data_dir import write_data_dir
 from espnet_lite.data.download import fetch
@@ -34,7 +35,10 @@ from espnet_lite.runtime.format import write_packed
 from espnet_lite.stamps import Stage, begin
 from espnet_lite.text.tokenizer import train_tokenizer
 from espnet_lite.train.checkpoint import save_checkpoint, save_weights
+from espnet_lite.train.distributed import ALONE
 from espnet_lite.train.log import TrainLog
+from espnet_lite.train.sharded_checkpoint import save_sharded
+from espnet_lite.train.sharding import shard
 from espnet_lite.units.store import write_store
 
 DISK_BYTES = 2 << 20
@@ -75,6 +79,18 @@ def write_checkpoint(folder: Path, size: int) -> None:
     model(torch.ones(size)).sum().backward()
     optimizer.step()
     save_checkpoint(folder / "update_00000001", model, optimizer, {"update": 1})
+
+
+def write_shares(folder: Path, size: int) -> None:
+    """Write the checkpoint of a sharded training, by a group of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = torch.nn.Linear(size, 2)
+        shard(model, torch.device("cpu"))
+        optimizer = torch.optim.AdamW(model.parameters())
+        save_sharded(folder / "update_00000001", model, optimizer, {"update": 1}, ALONE)
+    finally:
+        distributed.destroy_process_group()
 
 
 def write_tokens(folder: Path, size: int) -> None:
@@ -150,6 +166,7 @@ WHOLE: dict[str, Writer] = {
     "units": write_units,
     "weights": lambda folder, size: save_weights(folder / "w.safetensors", {"w": torch.ones(size)}),
     "a checkpoint": write_checkpoint,
+    "a checkpoint in shares": write_shares,
     "an encoder": lambda folder, size: write_encoder(
         folder / "e.safetensors", {"encoder.w": torch.ones(size)}, {"encoder": {}, "front_end": {}}
     ),

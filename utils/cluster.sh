@@ -39,12 +39,12 @@ run_job() {
         arguments=("${@:5}")
     fi
     log=$program
-    if [[ $program == train_* ]]; then
+    if [[ $program == train_* && $program != train_lm ]]; then
         ((num_nodes == 1)) || together=(run_processes --nproc "$nproc" --num_nodes "$num_nodes")
         job_options+=(--resource="cpu=$nproc" ${ngpu:+--resource="gpu=$ngpu"})
         # srun begins the processes of a training, of one machine too, and hands signals on to them.
         [[ $cmd_backend != slurm && $num_nodes == 1 ]] || job_options+=(--resource="nodes=$num_nodes")
-    elif [[ $program == quantize_* && -n $ngpu ]]; then
+    elif [[ $program == @(train_lm|quantize_*) && -n $ngpu ]]; then
         job_options+=(--resource=gpu=1) # trains in one process
     fi
     job_options+=("${resource_list[@]/#/--resource=}") # the user's count most

@@ -9,6 +9,7 @@
 
 import gzip
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from io import TextIOBase
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_arpa(path: Path) -> NgramModel:
     try:
         with opened(path, "rt", encoding="utf-8") as file:
             return _Reader(path, file).model()
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"not a whole ARPA file: {error}", where=path) from error
 
 

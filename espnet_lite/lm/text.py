@@ -1,6 +1,7 @@
 """The text of a language model: lines of Kaldi `text` files or of plain ones, gzip or not."""
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def _unzipped(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"not a whole gzip file of UTF-8 text: {error}", where=path) from error
 
 

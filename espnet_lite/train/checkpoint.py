@@ -54,7 +54,7 @@ def save_checkpoint(
     """Write one checkpoint folder; on a full disk the earlier ones stay and one line is raised."""
     with atomic_folder(folder) as temporary:
         _write(temporary / "model.safetensors", model.state_dict())
-        _write(temporary / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+        _write(temporary / "optimizer.safetensors", optimizer_tensors(model, optimizer))
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
@@ -64,6 +64,11 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     model.load_state_dict(load_file(folder / "model.safetensors"))
     _restore_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
     return state
+
+
+def is_sharded(folder: Path) -> bool:
+    """Return whether a checkpoint is in shares, as train/sharded_checkpoint.py writes them."""
+    return any(folder.glob("shard-*.safetensors"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -113,12 +118,13 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     path.write_bytes(save(owned))
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of the optimizer, keyed `<parameter>|<state>`."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {}
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
-            tensors[f"{names[parameter]}|{key}"] = torch.as_tensor(value).detach().cpu()
+            tensors[f"{names[parameter]}|{key}"] = torch.as_tensor(value).detach()
     return tensors
 
 

@@ -6,6 +6,7 @@ from espnet_lite.config import check_numbers, choice
 from espnet_lite.train.optimizers import OPTIMIZERS
 from espnet_lite.train.schedules import SCHEDULES
 
+SHARDINGS = ("none", "fsdp")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
@@ -26,6 +27,7 @@ class TrainOptions:
     ] = ()  # left as they are to the end; still in training mode (dropout)
     threads: int | None = None  # of torch on a CPU; null: as many as cores
     precision: str = "auto"  # bf16 (autocast, no scaler) | fp32 | auto: bf16 where it is fast
+    sharding: str = "none"  # fsdp: each of several processes keeps a share of weights and moments
     optimizer: object = choice(OPTIMIZERS, "adamw")
     schedule: object = choice(SCHEDULES, "warmup_cosine")
     log_every: int = 50  # updates between lines of train.jsonl
@@ -38,6 +40,8 @@ class TrainOptions:
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        if self.sharding not in SHARDINGS:
+            raise ValueError(f"sharding '{self.sharding}' is not one of {', '.join(SHARDINGS)}")
         counts = "updates accumulate log_every validate_every save_every average_best"
         check_numbers(self, f"{counts} threads patience", at_least=1)
         check_numbers(self, "freeze_updates", at_least=0)

@@ -6,7 +6,9 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from espnet_lite.train.checkpoint import (
     average_weights,
     checkpoints,
     folder_name,
+    is_sharded,
     keep_last,
     load_checkpoint,
     save_checkpoint,
@@ -65,6 +68,9 @@ class Trainer:
 
     Frozen parts of the model get no gradient, no weight decay and no state of the optimizer, and
     no backward pass goes through them; their dropout and SpecAugment stay on, as in fairseq.
+
+    With `options.sharding` each of several processes holds a share of the parameters, and trains the
+    same. One process alone has nothing to share.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Trainer:
         self.model = model.to(device)
         self.processes = processes
         self.options = options
+        self.is_sharded = options.sharding == "fsdp" and processes.size > 1  # once `run` has begun
         self.train_loader = train_loader
         self.dev_loader = dev_loader
         self.folder = folder
@@ -127,6 +134,8 @@ class Trainer:
         Raises:
             InputError: the loss or its gradient is not finite; names the utterances.
         """
+        if self.is_sharded:
+            self._shard()
         self._resume()
         begun = self.state.update
         first = self.processes.is_first
@@ -158,13 +167,35 @@ class Trainer:
             )
         return waiting
 
+    @cached_property
+    def _sharding(self) -> ModuleType:
+        """Return the module of what differs with shares; importing it takes most of a second."""
+        from espnet_lite.train import sharding
+
+        return sharding
+
+    @cached_property
+    def _sharded_checkpoint(self) -> ModuleType:
+        from espnet_lite.train import sharded_checkpoint
+
+        return sharded_checkpoint
+
+    def _shard(self) -> None:
+        """Split the model over the processes, and put its new parameters where the old ones were."""
+        new = self._sharding.shard(self.model, self.device)
+        for group in self.optimizer.param_groups:  # without state yet
+            group["params"] = [new[parameter] for parameter in group["params"]]
+        self.parameters = [new[parameter] for parameter in self.parameters]
+        self._waiting = [new[parameter] for parameter in self._waiting]
+
     def _share(self) -> None:
         """Thaw what is due and make what is called anew, so that it exchanges those gradients too."""
         if self.state.update >= self.options.freeze_updates:
             for parameter in self._waiting:
                 parameter.requires_grad_(True)
             self._waiting = []
-        self._shared_model = self.processes.shared(self.model, self.device)
+        if not self.is_sharded:
+            self._shared_model = self.processes.shared(self.model, self.device)
 
     def _train(self, log: TrainLog | NoLog) -> bool:
         state, options = self.state, self.options
@@ -259,8 +290,11 @@ class Trainer:
             return self._shared_model(batch)
 
     def _alone(self) -> contextlib.AbstractContextManager:
-        """Return a context in which gradients stay in this process."""
-        if self.processes.size == 1:
+        """Return a context in which gradients stay in this process.
+
+        Not where they are sharded: each batch's are summed into shares, so that none is held whole.
+        """
+        if self.processes.size == 1 or self.is_sharded:
             return contextlib.nullcontext()
         return self._shared_model.no_sync()
 
@@ -278,8 +312,13 @@ class Trainer:
     def _step(self, loss: float, count: float | int, names: list[str]) -> float:
         """Divide the gradient by the items it sums over, clip it, and step."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.is_sharded:
+            gradients = [self._sharding.local(gradient) for gradient in gradients]
+        norm = float(nn.utils.get_total_norm(gradients, foreach=True))
+        if self.is_sharded:
+            norm = math.sqrt(self.processes.sums([norm * norm])[0])
         scale = self.processes.size / count  # the mean over processes becomes the mean over items
-        norm = float(nn.utils.get_total_norm(gradients, foreach=True)) * scale
+        norm *= scale
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse(
                 f"the loss is {loss} and its gradient's norm {norm}",
@@ -311,16 +350,19 @@ class Trainer:
         enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode, whose tensors no sharded model may hold
     def evaluate(self) -> dict[str, float]:
         """Return the mean of each metric over the dev set, in fp32."""
         self.model.eval()
         averages, fault = Averages(), None
+        batches = self.dev_loader.batches(0, start=self.processes.rank, step=self.processes.size)
+        whole = contextlib.nullcontext()
+        if self.is_sharded:  # then the processes need not take as many batches as each other
+            whole = self._sharding.held_whole(self.model)
         try:
-            for batch in self.dev_loader.batches(
-                0, start=self.processes.rank, step=self.processes.size
-            ):
-                averages.add(self.model(batch.to(self.device)).metrics)
+            with whole:
+                for batch in batches:
+                    averages.add(self.model(batch.to(self.device)).metrics)
         except InputError as error:
             fault = error
         self.processes.fail_together(fault)
@@ -361,8 +403,10 @@ class Trainer:
         is_best = not state.best or value < state.best[0][0]
         state.since_best = 0 if is_best else state.since_best + 1
         kept = sorted([*state.best, [value, state.update]])[: options.average_best]
-        if [value, state.update] in kept and self.processes.is_first:
-            save_weights(self._best_path(state.update), self.model.state_dict())
+        if [value, state.update] in kept:
+            weights = self._weights()
+            if self.processes.is_first:
+                save_weights(self._best_path(state.update), weights)
         state.best = kept
         self._tick()
         log.write("dev", state.update, {**metrics, "minutes": state.seconds / 60})
@@ -402,11 +446,16 @@ class Trainer:
 
     def _save(self) -> None:
         self._tick()
-        if not self.processes.is_first:
-            return
         folder = self.folder / "checkpoints"
         path = folder / folder_name(self.state.update)
-        save_checkpoint(path, self.model, self.optimizer, asdict(self.state))
+        if self.is_sharded:
+            self._sharded_checkpoint.save_sharded(
+                path, self.model, self.optimizer, asdict(self.state), self.processes
+            )
+        if not self.processes.is_first:
+            return
+        if not self.is_sharded:
+            save_checkpoint(path, self.model, self.optimizer, asdict(self.state))
         keep_last(folder, 2)
         listed = {self._best_path(update) for _, update in self.state.best}
         for old in set(folder.glob("best_*.safetensors")) - listed:
@@ -416,10 +465,23 @@ class Trainer:
         """Go on from the newest checkpoint, if there is one."""
         found = checkpoints(self.folder / "checkpoints")
         if found:
-            state = load_checkpoint(found[-1], self.model, self.optimizer)
+            any_kind = self.is_sharded or is_sharded(found[-1])
+            load = self._sharded_checkpoint.load_sharded if any_kind else load_checkpoint
+            state, fault = {}, None
+            try:
+                state = load(found[-1], self.model, self.optimizer)
+            except InputError as error:
+                fault = error
+            self.processes.fail_together(fault)
             self.state = TrainState(**state)
             if self.processes.is_first:
                 print(f"{self.folder}: going on after update {self.state.update}")
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return all weights, {} in a process that has only its share of them and is not the first."""
+        if self.is_sharded:
+            return self._sharding.whole_weights(self.model, keep=self.processes.is_first)
+        return self.model.state_dict()
 
     def _average(self) -> dict[str, torch.Tensor]:
         paths = [self._best_path(update) for _, update in self.state.best]

@@ -1,7 +1,11 @@
-"""Two processes train what one trains with the same batches, stop together, and go on as one."""
+"""Two processes train what one trains with the same batches, stop together, and go on as one.
+
+So they do where each keeps a share of the parameters alone (train.sharding=fsdp).
+"""
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -11,9 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from espnet_lite.bin import run_processes
+from espnet_lite.bin import merge_checkpoint, run_processes
 from espnet_lite.errors import InputError
+from espnet_lite.train.checkpoint import is_sharded
 from espnet_lite.train.launch import Meeting, meeting_of_slurm
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
@@ -40,9 +47,10 @@ def command(corpus, expdir, *, processes: int, options=()) -> list[str]:
     ]
 
 
-def start(words: list[str]) -> subprocess.Popen:
+def start(words: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen(
         words,
+        **options,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,14 +71,14 @@ def curve(expdir) -> list[dict]:
     return [{k: v for k, v in json.loads(x).items() if k not in MEASURED} for x in lines]
 
 
-def assert_same_curve(one, two, *, updates: int = 9) -> None:
-    """Check all values of both logs, training and validation, to 1e-4 (relative)."""
+def assert_same_curve(one, two, *, updates: int = 9, relative: float = 1e-4) -> None:
+    """Check all values of both logs, training and validation."""
     first, second = curve(one), curve(two)
     assert len(first) == len(second) and first[-1]["update"] == updates
     for a, b in zip(first, second, strict=True):
         assert a.keys() == b.keys()
         for key, value in a.items():
-            assert b[key] == (value if key == "kind" else pytest.approx(value, rel=1e-4)), key
+            assert b[key] == (value if key == "kind" else pytest.approx(value, rel=relative)), key
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +90,20 @@ def alone(corpus, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(corpus, tmp_path, alone):
-    code, said = train(corpus, tmp_path / "two", processes=2)
+@pytest.fixture(scope="module")
+def together(corpus, tmp_path_factory):
+    """Return the folder of the training by two processes, and what they said."""
+    folder = tmp_path_factory.mktemp("together") / "exp"
+    code, said = train(corpus, folder, processes=2)
     assert code == 0, said
-    assert_same_curve(alone, tmp_path / "two")
-    record = json.loads((tmp_path / "two" / "model.json").read_text())
+    return folder, said
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(alone, together):
+    folder, said = together
+    assert_same_curve(alone, folder)
+    record = json.loads((folder / "model.json").read_text())
     assert record["processes"] == 2
     lines = [line for line in said.splitlines() if line.startswith("update 9/9")]
     assert len(lines) == 1  # the first process talks for both
@@ -100,9 +116,7 @@ def test_two_begin_and_one_goes_on(corpus, tmp_path, alone):
     assert train(corpus, folder, processes=2, options=["train.updates=5"])[0] == 0
     code, said = train(corpus, folder, processes=1)
     assert code == 0, said
-    ours, straight = ([e for e in curve(x) if e["kind"] == "train"] for x in (folder, alone))
-    assert [entry["update"] for entry in ours] == list(range(1, 10))
-    assert [e["loss"] for e in ours] == pytest.approx([e["loss"] for e in straight], rel=1e-4)
+    assert_same_losses(alone, folder)
 
 
 @pytest.mark.slow
@@ -213,6 +227,103 @@ def test_batches_that_cannot_be_shared_are_refused_once(corpus, tmp_path):
         "error: train.accumulate: 3 batches per update cannot be shared by 2 processes"
     )
     assert not (tmp_path / "exp").exists()
+
+
+SHARDED = "train.sharding=fsdp"
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_share_of_the_parameters_each_train_the_same(
+    corpus, tmp_path, together
+):
+    folder = tmp_path / "exp"
+    code, said = train(corpus, folder, processes=2, options=[SHARDED])
+    assert code == 0, said
+    assert_same_curve(together[0], folder, relative=1e-5)
+    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, together[0]))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        # A key's bias moves no loss: its gradient is rounding, which Adam makes steps of.
+        close = 1e-3 if name.endswith("key.bias") else 1e-5
+        assert torch.allclose(tensor, theirs[name], atol=close), name
+
+
+@pytest.mark.slow
+def test_frozen_parts_thawed_ones_clipping_and_batch_norm_with_shares(corpus, tmp_path):
+    conformer = "{name: conformer, dim: 16, layers: 2, heads: 2, feed_forward: 16, kernel: 3}"
+    options = [
+        *("train.accumulate=4", "train.clip=0.5", f"model.encoder={conformer}"),
+        *("train.frozen_parts=[front_end]", "train.freeze_parts=[encoder]"),
+        "train.freeze_updates=4",
+    ]
+    for name, more in (("ddp", []), ("fsdp", [SHARDED])):
+        code, said = train(corpus, tmp_path / name, processes=2, options=[*options, *more])
+        assert code == 0, said
+    assert_same_curve(tmp_path / "ddp", tmp_path / "fsdp")
+
+
+@pytest.mark.slow
+def test_shares_of_two_go_on_with_two_or_one_and_merge_to_one_file(corpus, tmp_path):
+    """The encoder has a parameter with an axis of one: the second process has no share of it."""
+    encoder = "name: hubert_large, dim: 16, layers: 2, heads: 2, feed_forward: 16"
+    encoder = f"{{{encoder}, position_kernel: 4, position_groups: 2}}"
+    options = [SHARDED, f"model.encoder={encoder}"]
+    code, said = train(corpus, tmp_path / "straight", processes=1, options=options)
+    assert code == 0, said
+    folder = tmp_path / "two"
+    code, said = train(corpus, folder, processes=2, options=[*options, "train.updates=5"])
+    assert code == 0, said
+    newest = folder / "checkpoints" / "update_00000005"
+    assert is_sharded(newest)
+    words = ["--checkpoint", str(newest), "--output", str(tmp_path / "merged.safetensors")]
+    assert merge_checkpoint.main(words) == 0
+    merged = load_file(tmp_path / "merged.safetensors")
+    gathered = load_file(folder / "checkpoints" / "best_00000005.safetensors")
+    assert merged.keys() == gathered.keys()
+    assert all(torch.equal(tensor, gathered[name]) for name, tensor in merged.items())
+    shutil.copytree(folder, tmp_path / "one")
+    for name, processes in (("two", 2), ("one", 1)):
+        code, said = train(corpus, tmp_path / name, processes=processes, options=options)
+        assert code == 0, said
+        assert_same_losses(tmp_path / "straight", tmp_path / name)
+    assert not is_sharded(tmp_path / "one" / "checkpoints" / "update_00000009")
+
+
+@pytest.mark.slow
+def test_one_begins_and_two_with_shares_go_on(corpus, tmp_path, alone):
+    folder = tmp_path / "exp"
+    options = [SHARDED, "train.updates=5"]
+    assert train(corpus, folder, processes=1, options=options)[0] == 0
+    code, said = train(corpus, folder, processes=2, options=[SHARDED])
+    assert code == 0, said
+    assert_same_losses(alone, folder)
+    assert is_sharded(folder / "checkpoints" / "update_00000009")
+
+
+@pytest.mark.slow
+def test_shares_that_cannot_be_written_or_read_end_both_with_one_line(corpus, tmp_path):
+    folder = tmp_path / "exp"
+    words = command(corpus, folder, processes=2, options=[SHARDED])
+    limits = (resource.RLIMIT_FSIZE, (8192, 8192))  # bytes of a file: less than a share takes
+    process = start(words, preexec_fn=lambda: resource.setrlimit(*limits))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "update_00000002: cannot write: File too large" in line and "Traceback" not in said
+    assert os.listdir(folder / "checkpoints") == []
+    options = [SHARDED, "train.updates=2"]
+    assert train(corpus, folder, processes=2, options=options)[0] == 0
+    next((folder / "checkpoints" / "update_00000002").glob("shard-00002*")).unlink()
+    code, said = train(corpus, folder, processes=2, options=[SHARDED])
+    assert code == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "update_00000002: 1 shards, expected 2; rm -r " in line
+
+
+def assert_same_losses(one, two) -> None:
+    first, second = ([e for e in curve(x) if e["kind"] == "train"] for x in (one, two))
+    assert [entry["update"] for entry in second] == list(range(1, 10))
+    assert [e["loss"] for e in second] == pytest.approx([e["loss"] for e in first], rel=1e-4)
 
 
 def test_a_senseless_count_and_an_unknown_program_are_refused(capsys):

@@ -5,6 +5,7 @@ in, the end torn off. Whatever else than InputError comes out of a reader, or ta
 fails. FUZZ_EXAMPLES says how many mutants of each kind the slow test tries.
 """
 
+import gzip
 import json
 import os
 import random
@@ -35,6 +36,9 @@ from espnet_lite.errors import InputError
 from espnet_lite.features.cmvn import CmvnStatistics, load_cmvn, save_cmvn
 from espnet_lite.features.frame_grid import FrameGrid
 from espnet_lite.jobs.cluster import load_cluster
+from espnet_lite.lm.arpa import read_arpa, write_arpa
+from espnet_lite.lm.packed import read_ngram, write_ngram
+from espnet_lite.lm.text import read_text
 from espnet_lite.models.asr import AsrConfig
 from espnet_lite.models.pretrained import read_pretrained
 from espnet_lite.runtime.format import read_header, read_packed
@@ -44,6 +48,7 @@ from espnet_lite.score.transcripts import read_pairs
 from espnet_lite.stamps import read_stamp
 from espnet_lite.text.lexicon import read_lexicon
 from espnet_lite.text.tokenizer import Tokenizer, train_tokenizer
+from espnet_lite.train.sharded_checkpoint import merged_weights
 from espnet_lite.units.store import UnitStore, centroid_bytes, read_centroids, write_store
 from espnet_lite.units.textgrid import read_textgrid
 
@@ -146,6 +151,22 @@ def write_safetensors(folder: Path) -> None:
     save_cmvn(folder / "cmvn.safetensors", statistics, {"name": "x"})
 
 
+def write_shards(folder: Path) -> None:
+    """Write the checkpoint of two processes that had two rows each."""
+    for number, first in ((1, 0), (2, 2)):
+        offsets = {"w": {"saved_offsets": [first, 0]}, "w|exp_avg": {"saved_offsets": [first, 0]}}
+        rows = torch.arange(6.0).view(2, 3) + 3 * first
+        content = safetensors.torch.save(
+            {"w": rows, "w|exp_avg": rows + 1}, metadata={"DCP_SHARDING_INFO": json.dumps(offsets)}
+        )
+        (folder / f"shard-0000{number}-model-00001-of-00001.safetensors").write_bytes(content)
+    (folder / "state.json").write_text(json.dumps({"shards": 2, "update": 1}))
+
+
+def read_shards(folder: Path) -> None:
+    assert merged_weights(folder)["w"].dim() == 2
+
+
 def copied(path: Path, name: str) -> Callable[[Path], None]:
     def copy(folder: Path) -> None:
         (folder / name).write_bytes(path.read_bytes())
@@ -194,6 +215,54 @@ def read_audio_file(name: str) -> Callable[[Path], None]:
     return read
 
 
+def write_lm(name: str) -> Callable[[Path], None]:
+    """Return what writes the trigrams of an ARPA file, in the format that the name asks for."""
+
+    def write(folder: Path) -> None:
+        (folder / "whole.arpa").write_text(ARPA, encoding="utf-8")
+        model = read_arpa(folder / "whole.arpa")
+        if name.endswith(".esp"):
+            write_ngram(folder / name, model, unit="word", record={"text": "x"})
+        else:
+            write_arpa(folder / name, model)
+
+    return write
+
+
+def read_lm(name: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        model = read_ngram(folder / name)
+        words = np.arange(len(model.words))
+        _, states = model.score(np.array(model.start), words)
+        model.score(states, words)
+
+    return read
+
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=4
+ngram 3=2
+
+\\1-grams:
+-1.2\t<unk>
+-99\t<s>\t-0.4
+-0.7\t</s>
+-0.6\ta\t-0.3
+-0.8\té\t-0.2
+
+\\2-grams:
+-0.3\t<s> a\t-0.1
+-0.5\ta é\t-0.2
+-0.4\té a
+-0.6\té </s>
+
+\\3-grams:
+-0.2\t<s> a é
+-0.1\ta é </s>
+
+\\end\\
+"""
 TEXTGRID = """File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -282,6 +351,18 @@ KINDS = {
         "a.TextGrid",
         lambda folder: read_textgrid(folder / "a.TextGrid"),
     ),
+    **{
+        name: Kind(write_lm(name), name, read_lm(name))
+        for name in ("lm.arpa", "lm.arpa.gz", "lm.esp")
+    },
+    "lm_text.gz": Kind(
+        lambda folder: (
+            (folder / "t.gz").write_bytes(gzip.compress(b"u1 A B\nu2 C \n" * 9)) and None
+        ),
+        "t.gz",
+        lambda folder: list(read_text([folder / "t.gz"])),
+    ),
+    "shard": Kind(write_shards, "shard-00001-model-00001-of-00001.safetensors", read_shards),
     "lexicon": Kind(
         text("lexicon", ";;; words\nA  AH0\nA(1)  EY1\nBEE  B IY1\n"),
         "lexicon",

@@ -19,12 +19,16 @@ def test_kaldi_and_plain_text_gzip_or_not(tmp_path):
 def test_faults_of_files(tmp_path):
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"A B\n" * 99)[:-12])
+    broken = bytearray(gzip.compress(b"A B\n" * 99))
+    broken[12] ^= 0xFF
+    (tmp_path / "broken.gz").write_bytes(broken)
     (tmp_path / "latin.gz").write_bytes(gzip.compress(b"u1 \xe9\n"))
     for name, message in (
         ("none", "no such file"),
         ("none.gz", "no such file"),
         ("empty", "no lines"),
         ("cut.gz", "not a whole gzip file"),
+        ("broken.gz", "not a whole gzip file"),
         ("latin.gz", "not a whole gzip file of UTF-8"),
     ):
         with pytest.raises(InputError, match=message):

@@ -493,6 +493,21 @@ def test_a_language_model_is_made_of_text_and_decoded_with(recipe):
 
 
 @pytest.mark.slow
+def test_on_a_cluster_a_language_model_is_made_by_one_process_of_one_machine(recipe):
+    recipe.write_config("lm_ngram.yaml", "order: 3")
+    slurm = ("--cmd_backend", "slurm", "--num_nodes", "2", "--ngpu", "4")
+    out = recipe.run("--dry_run", "--lm_config", "conf/lm_ngram.yaml", *slurm)
+    jobs = {}
+    for line in out.splitlines():
+        if line.startswith("+ ") and "espnet_lite.bin.run_jobs" in line:
+            jobs[line.partition("--program ")[2].split()[0]] = line
+    assert "run_processes --nproc 4 --num_nodes 2 train_asr" in jobs["train_asr"]
+    assert "--resource=cpu=4 --resource=gpu=4 --resource=nodes=2" in jobs["train_asr"]
+    assert "run_processes" not in jobs["train_lm"] and "nodes=" not in jobs["train_lm"]
+    assert "--resource=gpu=1" in jobs["train_lm"]
+
+
+@pytest.mark.slow
 def test_a_packed_models_tokens_are_its_language_models(recipe):
     recipe.write_config("lm_ngram.yaml", "order: 3")
     (recipe.folder / "models").mkdir()

@@ -3,8 +3,8 @@
 
 egs/mini, of a few utterances and updates, runs once undisturbed: that is the reference. Then come
 chains: run, kill -9, run again, … until it completes; all that it wrote is compared with the
-reference, byte by byte (clocks, dates, commits and command lines left out). A kill comes at a
-random moment of a stage drawn at random. It takes the whole tree of
+reference, byte by byte (clocks, dates, commits and command lines left out). The kills are
+dealt to all stages alike, and come at a random moment of theirs. One takes the whole tree of
 processes, as a power cut or a scheduler does, or one of them, as the kernel does for want of memory.
 A run that is refused because a process of the one before still lives is started again, as by a person
 who reads that.
@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SH = ROOT / "egs" / "mini" / "asr1" / "run.sh"
-SIZES = "--train_utterances 16 --dev_utterances 3 --test_utterances 3"
+SIZES = "--train_utterances 16 --dev_utterances 4 --test_utterances 1"
 PRETRAIN = """
 model:
   encoder: {name: transformer, layers: 1, dim: 32, heads: 2, feed_forward: 64, dropout: 0.1}
@@ -94,6 +94,7 @@ def command_of(folder: Path) -> list[str]:
     words = [str(RUN_SH), "--results_dir", str(folder), "--local_data_opts", SIZES]
     for option, place in (("datadir", "data"), ("dumpdir", "dump"), ("expdir", "exp")):
         words += [f"--{option}", str(folder / place)]
+    words += ["--test_sets", "dev"]  # one set is decoded and scored: as much to kill, in less time
     words += ["--asr_config", str(folder.parent / "train_asr_tiny.yaml")]
     words += ["--pretrain_config", str(folder.parent / "pretrain_tiny.yaml")]
     words += ["--clusters", "8", "--sample_megabytes", "5", "--nj", "2", "--vocab_size", "30"]
@@ -145,6 +146,38 @@ def stage_at(log: Path, begin: int) -> str:
         text = file.read().decode("utf-8", "replace")
     found = re.findall(r"^stage \d+ (\w+): (?!\d+ s$|up to date)", text, flags=re.M)
     return found[-1] if found else "start"
+
+
+def run_undisturbed(folder: Path, log: Path) -> dict[str, float]:
+    """Run the recipe in `folder` and return the seconds of each stage."""
+    begun: dict[str, float] = {}
+    process = start(folder, log)
+    while process.poll() is None:
+        begun.setdefault(stage_at(log, 0), time.monotonic())
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"error: it ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+    begins = [*begun.values(), time.monotonic()]
+    return {name: after - at for name, at, after in zip(begun, begins, begins[1:], strict=False)}
+
+
+def deal(
+    lasting: dict[str, float], draw: random.Random, *, chains: int, kills: int
+) -> list[list[tuple[str, float]]]:
+    """Return the moments of each chain's kills: all stages in turn, so that each gets its share.
+
+    A moment is a stage and the seconds since it began, within the time that it takes undisturbed.
+    """
+    dealt: list[str] = []
+    while len(dealt) < chains * kills:
+        turn = [name for name in lasting if name != "start"]
+        draw.shuffle(turn)
+        dealt += turn
+    hands = [dealt[n * kills : (n + 1) * kills] for n in range(chains)]
+    return [
+        [(name, draw.uniform(0, lasting[name])) for name in sorted(hand, key=STAGES.index)]
+        for hand in hands
+    ]
 
 
 def wait_for_moment(
@@ -248,19 +281,17 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run, reference = folder / "run", folder / "reference"
-    undisturbed = run_chain(run, folder / "reference.log", random.Random(0), moments=[])
+    lasting = run_undisturbed(run, folder / "reference.log")
     run.rename(reference)
     expected = results(reference)
-    found = re.findall(r"^stage \d+ (\w+): (\d+) s$", (folder / "reference.log").read_text(), re.M)
-    lasting = {name: int(seconds) for name, seconds in found}
-    print(f"undisturbed: {undisturbed.seconds:.0f} s, {len(expected)} files compared", flush=True)
+    seconds = sum(lasting.values())
+    print(f"undisturbed: {seconds:.0f} s, {len(expected)} files compared", flush=True)
 
     draw = random.Random(arguments.seed)
     chains, differing = [], 0
-    for number in range(1, arguments.chains + 1):
+    hands = deal(lasting, draw, chains=arguments.chains, kills=arguments.kills)
+    for number, moments in enumerate(hands, start=1):
         log = folder / f"chain.{number}.log"
-        drawn = sorted(draw.choices(list(lasting), k=arguments.kills), key=STAGES.index)
-        moments = [(name, draw.uniform(0, 1 + lasting[name])) for name in drawn]
         chain = run_chain(run, log, draw, moments=moments)
         chains.append(chain)
         found = results(run)

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_RATE = 16000
 FILES = 64
 PATH_BYTES = 90
+CHAPTER = 50  # utterances
 WORDS_PER_SECOND = 2.85
 TEXT = (
     "the of and to in a i that he was it his her with as had for you not be at but she on him is my "
@@ -71,36 +72,41 @@ def make_audio(folder: Path, random) -> tuple[list[str], list[int]]:
 
 
 def make_corpus(folder: Path, *, utterances: int) -> None:
-    """Write wav.scp, text, utt2spk and utt2num_samples, and the audio they name."""
+    """Write wav.scp, text, utt2spk and utt2num_samples, and the audio they name.
+
+    Line by line, the numbers drawn in arrays: a list of 40 million ids would not fit many machines.
+    """
     import numpy as np
 
     random = np.random.default_rng(0)
     paths, samples = make_audio(folder, random)
-    chapters = -(-utterances // 50)
+    chapters = -(-utterances // CHAPTER)
     readers = random.integers(10, 9000, chapters).tolist()
+    # No chapter's name begins another's, so their utterances stand in the order of the chapters.
     names = sorted(
-        (f"{reader}-{100000 + chapter}-{number:04}", str(reader))
+        (f"{reader}-{100000 + chapter}-", str(reader), min(CHAPTER, utterances - CHAPTER * chapter))
         for chapter, reader in enumerate(readers)
-        for number in range(min(50, utterances - 50 * chapter))
     )
-    which = random.integers(0, FILES, utterances).tolist()
+    which = random.integers(0, FILES, utterances).astype(np.uint8)
     stream = [WORDS[i] for i in random.integers(0, len(WORDS), 100_000)]
-    begins = random.integers(0, len(stream) - 100, utterances).tolist()
+    begins = random.integers(0, len(stream) - 100, utterances).astype(np.int32)
     counts = [round(WORDS_PER_SECOND * n / SAMPLE_RATE) for n in samples]
     tables = {
-        "wav.scp": (paths[i] for i in which),
-        "text": (
-            " ".join(stream[first : first + counts[i]]).upper()
-            for first, i in zip(begins, which, strict=True)
-        ),
-        "utt2spk": (speaker for _, speaker in names),
-        "utt2num_samples": (samples[i] for i in which),
+        "wav.scp": lambda reader, i, first: paths[i],
+        "text": lambda reader, i, first: " ".join(stream[first : first + counts[i]]).upper(),
+        "utt2spk": lambda reader, i, first: reader,
+        "utt2num_samples": lambda reader, i, first: samples[i],
     }
-    for table, values in tables.items():
+    for table, value in tables.items():
         with (folder / table).open("w", encoding="utf-8") as file:
-            file.writelines(
-                f"{key} {value}\n" for (key, _), value in zip(names, values, strict=True)
-            )
+            at = 0
+            for name, reader, size in names:
+                of_chapter = which[at : at + size].tolist(), begins[at : at + size].tolist()
+                file.writelines(
+                    f"{name}{number:04} {value(reader, i, first)}\n"
+                    for number, (i, first) in enumerate(zip(*of_chapter, strict=True))
+                )
+                at += size
 
 
 def read_list(folder: Path) -> list:
