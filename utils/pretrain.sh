@@ -45,8 +45,9 @@ choose_pretraining() {
     if [[ -n $pretrained ]]; then
         pretrained=${pretrained%"${pretrained##*[!/]}"} # no slash at its end
         pretrained_name=${pretrained##*/}
-        pretrained_name=${pretrained_name%.safetensors}
-        pretrained_name=${pretrained_name#pretrain_}
+        pretrained_name=${pretrained_name%.safetensors} pretrained_name=${pretrained_name%.esp}
+        pretrained_name=${pretrained_name#pretrain_} pretrained_name=${pretrained_name#asr_}
+        pretrained_name=${pretrained_name%_bf16}
         # Of a folder the weights count: the record tells of minutes and dates.
         pretrained_inputs=("$pretrained")
         if [[ -n $pretraining || -d $pretrained ]]; then

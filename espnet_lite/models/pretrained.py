@@ -112,7 +112,7 @@ def load_pretrained_weights(
             that is missing, unexpected or of another shape.
     """
     if pretrained_config is not None:
-        _compare_configs(to_plain(model.config), pretrained_config, model.config, where=where)
+        compare_architectures(to_plain(model.config), pretrained_config, model.config, where=where)
     found = {name: tensor for name, tensor in weights.items() if name.startswith(_PREFIXES)}
     expected = {
         name: tensor for name, tensor in model.state_dict().items() if name.startswith(_PREFIXES)
@@ -166,8 +166,13 @@ def _undescribed(path: Path) -> InputError:
     )
 
 
-def _compare_configs(ours: dict, theirs: Mapping, config: object, *, where: Path) -> None:
-    """Raise an InputError that names all keys whose difference makes another architecture."""
+def compare_architectures(ours: dict, theirs: Mapping, config: object, *, where: Path) -> None:
+    """Compare front end and encoder of a configuration (`config`, and `ours`, it as plain values) with those
+    of trained weights.
+
+    Raises:
+        InputError: names all keys whose difference makes another architecture.
+    """
     differing = []
     for part, schema in zip(PARTS, (type(config.front_end), type(config.encoder)), strict=True):
         wanted, given = ours[part], dict(theirs[part])

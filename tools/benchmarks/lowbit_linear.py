@@ -44,6 +44,7 @@ ONLY_AVX2 = {
 }
 BLOCK = 64  # inputs that share a scale in MatMulNBits
 BASE = "torch fp32"
+SETTLE_SECONDS = 0.01  # threads of the side before wait for more work, spinning, a while
 
 
 def our_sides(x, outputs: int) -> dict[str, Callable]:
@@ -131,8 +132,6 @@ def onnx_sides(x, outputs: int, *, threads: int) -> dict[str, Callable]:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # Threads that spin between calls would take the cores of the other sides.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         made = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -172,6 +171,7 @@ def measure(sides: dict[str, Callable], *, runs: int) -> dict[str, list[float]]:
     with torch.inference_mode():
         for run in range(runs + 2):
             for name, call in sides.items():
+                time.sleep(SETTLE_SECONDS)
                 call()  # caches and pools of the side before it are not this one's
                 started = time.perf_counter()
                 call()

@@ -2,8 +2,8 @@
 # What pre-training is worth with one and with five hours of labels. Rows, for each of 1h and 5h:
 #   from_it2         two seeds: fine-tuned from the pre-trained encoder
 #   scratch          two seeds: from random weights, trained as long
-#   scratch_long     one seed: from random weights, by two processes, for the core-minutes of pre-training
-#                    and fine-tuning together; --long_updates says what that is in updates
+#   scratch_long     one seed: from random weights, for --long_updates: what pre-training and fine-tuning
+#                    take together, or where more no longer helps
 # A row whose results/<row>.json is there is skipped, so this can be stopped and started again, and
 # the rows of one machine are shared out by naming them: local/label_study.sh --rows "1h_from_it2 …".
 #
@@ -35,7 +35,7 @@ done
 }
 
 train() { # train ROW: train, pack, decode and score one row
-    local row=$1 hours=${1%%_*} set_name=train-clean-5 nproc=1 options=()
+    local row=$1 hours=${1%%_*} set_name=train-clean-5 options=()
     [[ $hours != 1h ]] || set_name=train-1h
     case $row in
         *_from_it2*) options=(--pretrained "$encoder") ;;
@@ -43,15 +43,11 @@ train() { # train ROW: train, pack, decode and score one row
     esac
     case $row in
         *_seed2) options+=(--exp_tag seed2 --set train.seed=2) ;;
-        *_long) # two processes share an update of the same size
-            nproc=2
-            options+=(--exp_tag long --set "train.updates=$long_updates"
-                --set data.batch_seconds=16 --set train.accumulate=2)
-            ;;
+        *_long) options+=(--exp_tag long --set "train.updates=$long_updates") ;;
     esac
     ./run.sh --corpus "$corpus" --datadir "$work/data_$hours" --dumpdir "$work/dump_$hours" \
         --expdir "$work/exp" --train_sets "$set_name" --pretrain_sets "$set_name" \
-        --asr_config "conf/train_asr_$hours.yaml" --nproc "$nproc" "${options[@]}"
+        --asr_config "conf/train_asr_$hours.yaml" --nproc 1 "${options[@]}"
 }
 
 result_of() { # result_of ROW: print the file of its results
