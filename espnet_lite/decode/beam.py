@@ -18,6 +18,8 @@ from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.history import trace_back, traceable
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
 from espnet_lite.decode.scorers import CandidateScorer, Scorer
+from espnet_lite.kernels.beam_choice import ARGUMENTS, BEST_ARGUMENTS, BeamChoice
+from espnet_lite.kernels.library import kernel
 
 PRE_BEAM = 1.5  # candidates of each hypothesis as a multiple of the beam (ESPnet)
 END_STEPS = 3  # the search ends when at so many lengths running
@@ -145,10 +147,25 @@ class _Proposer:
         self.is_forbidden[BLANK] = True
         if self.pre_beam is not None:
             self.is_forbidden[eos] = True  # but in its own column
+        self.choice = None
+        functions = kernel("beam_choice", ARGUMENTS), kernel("beam_choice_best", BEST_ARGUMENTS)
+        if self.pre_beam is not None and functions[0] is not None:
+            self.choice = BeamChoice(
+                functions,
+                weights=[weights[name] for name in (*scorers, *candidate_scorers)],
+                full=len(scorers),
+                pre_beam=self.pre_beam,
+                eos=eos,
+                bonus=self.bonus,
+            )
 
     def best(self, running: Float[Tensor, "utterances beam"]) -> _Best:
         """Return the best continuations of the hypotheses whose scores are `running`."""
         full = [scorer.score() for scorer in self.scorers.values()]
+        if self.choice is not None:
+            candidates, sums = self.choice.candidates(full)
+            partial = [scorer.score(candidates) for scorer in self.candidate_scorers.values()]
+            return _Best(*self.choice.best(full, partial, candidates, sums, running))
         values = sum(self.weights[name] * one for name, one in zip(self.scorers, full, strict=True))
         partial = []
         candidates, forbidden = None, self.is_forbidden
