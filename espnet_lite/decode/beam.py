@@ -18,7 +18,7 @@ from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.history import trace_back, traceable
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
 from espnet_lite.decode.scorers import CandidateScorer, Scorer
-from espnet_lite.kernels.beam_choice import ARGUMENTS, BEST_ARGUMENTS, BeamChoice
+from espnet_lite.kernels.beam_choice import ARGUMENTS, BEST_ARGUMENTS, BeamChoice, Continuations
 from espnet_lite.kernels.library import kernel
 
 PRE_BEAM = 1.5  # candidates of each hypothesis as a multiple of the beam (ESPnet)
@@ -96,7 +96,7 @@ def beam_search(
         running = best.scores.masked_fill(ended, -torch.inf)
         is_result = ended & (step >= shortest)[:, None]
         results = best.scores.masked_fill(~is_result, -torch.inf)
-        history.add(_Step(utterances, best.parents, best.tokens, results, parts))
+        history.steps.append(_Step(utterances, best.parents, best.tokens, results, parts))
         if limits.max_ratio == 0:
             running[history.end_detected(utterances)] = -torch.inf
         active = (running > -torch.inf).any(dim=1)
@@ -112,16 +112,6 @@ def beam_search(
             for scorer in everyone:
                 scorer.keep(kept)
     return history.best(limits.nbest, eos=eos, with_bonus=LENGTH_BONUS in weights)
-
-
-@dataclass(frozen=True, slots=True)
-class _Best:
-    """The best continuations of a step: their scores, what they continue and with which token."""
-
-    scores: Float[Tensor, "utterances beam"]  # −∞ where there is none
-    parents: Int[Tensor, "utterances beam"]
-    tokens: Int[Tensor, "utterances beam"]
-    gained: Float[Tensor, "scorers utterances beam"]  # by each scorer, without its weight
 
 
 class _Proposer:
@@ -154,18 +144,19 @@ class _Proposer:
                 functions,
                 weights=[weights[name] for name in (*scorers, *candidate_scorers)],
                 full=len(scorers),
+                vocab=vocab,
                 pre_beam=self.pre_beam,
                 eos=eos,
                 bonus=self.bonus,
             )
 
-    def best(self, running: Float[Tensor, "utterances beam"]) -> _Best:
+    def best(self, running: Float[Tensor, "utterances beam"]) -> Continuations:
         """Return the best continuations of the hypotheses whose scores are `running`."""
         full = [scorer.score() for scorer in self.scorers.values()]
         if self.choice is not None:
             candidates, sums = self.choice.candidates(full)
             partial = [scorer.score(candidates) for scorer in self.candidate_scorers.values()]
-            return _Best(*self.choice.best(full, partial, candidates, sums, running))
+            return self.choice.best(full, partial, candidates, sums, running)
         values = sum(self.weights[name] * one for name, one in zip(self.scorers, full, strict=True))
         partial = []
         candidates, forbidden = None, self.is_forbidden
@@ -191,7 +182,7 @@ class _Proposer:
         if full:
             index = parents * self.vocab + tokens
             gained = [*(score.flatten(1).gather(1, index) for score in full), *gained]
-        return _Best(scores, parents, tokens, torch.stack(gained))
+        return Continuations(scores, parents, tokens, torch.stack(gained))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +204,6 @@ class _History:
         self.shape = (utterances, beam)
         self.steps: list[_Step] = []
         self.best_ended = torch.full((utterances,), -torch.inf)
-
-    def add(self, step: _Step) -> None:
-        """Append a step."""
-        self.steps.append(step)
 
     def end_detected(self, utterances: Int[Tensor, "kept"]) -> Bool[Tensor, "kept"]:
         """Return True where longer hypotheses no longer come near the best that ended; asked after

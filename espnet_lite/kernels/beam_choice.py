@@ -3,6 +3,7 @@ decode/beam.py has the same in torch, a score of small operations that take long
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +29,26 @@ class _Scores(ctypes.Structure):
     _fields_ = (("of", _POINTER), ("weights", _POINTER))
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What has to live as long as a call."""
+
+    kept: list[Tensor]
+    pointers: ctypes.Array
+    of: _Scores
+    sizes: _Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Continuations:
+    """The best continuations of a step, the best first; scores are −∞ where there is none."""
+
+    scores: Tensor  # (utterances, beam)
+    parents: Tensor  # (utterances, beam) int64, what they continue
+    tokens: Tensor  # (utterances, beam) int64, with which token
+    gained: Tensor  # (scorers, utterances, beam), by each scorer, without its weight
+
+
 class BeamChoice:
     """The kernel with what stays the same from step to step."""
 
@@ -37,6 +58,7 @@ class BeamChoice:
         *,
         weights: Sequence[float],
         full: int,
+        vocab: int,
         pre_beam: int,
         eos: int,
         bonus: float,
@@ -45,34 +67,48 @@ class BeamChoice:
 
         Args:
             weights: of the `full` scorers of all tokens and of the scorers of candidates.
+            vocab: tokens that each of them has a score for.
             pre_beam: candidates of a hypothesis beside <sos/eos>.
             bonus: of each token.
         """
         self.functions = functions
         self.weights = (ctypes.c_float * len(weights))(*weights)
-        self.full, self.columns, self.eos, self.bonus = full, pre_beam + 1, eos, bonus
+        self.full, self.vocab, self.columns = full, vocab, pre_beam + 1
+        self.eos, self.bonus = eos, bonus
 
-    def _given(self, scores: Sequence[Tensor], shape: Sequence[int]) -> tuple:
-        """Return what has to live as long as the call: pointers to scores, and both structures."""
-        pointers = (_POINTER * len(scores))(*(x.data_ptr() for x in scores))
+    def _given(self, scores: Sequence[Tensor], running: tuple[int, int]) -> "_Given":
+        """Return scores of hypotheses (utterances, beam) as the kernel takes them.
+
+        Raises:
+            ValueError: scores of another shape.
+        """
+        utterances, beam = running
+        shapes = [(utterances, beam, self.vocab)] * self.full
+        shapes += [(utterances, beam, self.columns)] * (len(scores) - self.full)
+        if [tuple(x.shape) for x in scores] != shapes:
+            raise ValueError(f"scores of {[tuple(x.shape) for x in scores]}, expected {shapes}")
+        kept = [x.float().contiguous() for x in scores]
+        pointers = (_POINTER * len(kept))(*(x.data_ptr() for x in kept))
         of = _Scores(ctypes.addressof(pointers), ctypes.addressof(self.weights))
-        partial = len(scores) - self.full
-        sizes = _Sizes(*shape, self.columns, self.eos, self.full, partial, self.bonus)
-        return pointers, of, sizes
+        partial = len(kept) - self.full
+        sizes = _Sizes(
+            *(utterances, beam, self.vocab, self.columns, self.eos, self.full, partial), self.bonus
+        )
+        return _Given(kept, pointers, of, sizes)
 
     def candidates(self, full: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the best tokens after each hypothesis by the weighted sum of `full`, with <sos/eos> last,
         and their sums; (utterances, beam, columns).
 
-        full: of each scorer (utterances, beam, vocab), fp32, contiguous.
+        full: of each scorer (utterances, beam, vocab).
         """
-        shape = full[0].shape
-        tokens = torch.empty(*shape[:2], self.columns, dtype=torch.int64)
+        utterances, beam, _ = full[0].shape
+        tokens = torch.empty(utterances, beam, self.columns, dtype=torch.int64)
         sums = torch.empty(tokens.shape)
-        _pointers, of, sizes = self._given(full, shape)
+        given = self._given(full, (utterances, beam))
         self.functions[0](
-            *(ctypes.addressof(of), tokens.data_ptr(), sums.data_ptr(), ctypes.addressof(sizes)),
-            torch.get_num_threads(),
+            *(ctypes.addressof(given.of), tokens.data_ptr(), sums.data_ptr()),
+            *(ctypes.addressof(given.sizes), torch.get_num_threads()),
         )
         return tokens, sums
 
@@ -83,24 +119,29 @@ class BeamChoice:
         candidates: Tensor,
         sums: Tensor,
         running: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return scores, parents and tokens (utterances, beam) of the best continuations, the best first,
-        and what each scorer gave them (scorers, utterances, beam).
+    ) -> Continuations:
+        """Return the best continuations.
 
         No blank, no <sos/eos> but in its own column, nothing after a hypothesis of −∞ and no score that
-        is not a number; where fewer are left, −∞.
+        is not a number.
 
         Args:
-            partial: of each scorer of candidates (utterances, beam, columns), fp32, contiguous.
+            partial: of each scorer of candidates (utterances, beam, columns).
             candidates, sums: of `candidates`.
-            running: (utterances, beam), fp32, contiguous.
+            running: (utterances, beam), scores of the hypotheses.
         """
-        scores = torch.empty(running.shape)
-        parents = torch.empty(running.shape, dtype=torch.int64)
-        tokens = torch.empty_like(parents)
-        gained = torch.empty(len(full) + len(partial), *running.shape)
-        _pointers, of, sizes = self._given([*full, *partial], full[0].shape)
-        given = [x.data_ptr() for x in (candidates, sums, running)]
-        made = [x.data_ptr() for x in (scores, parents, tokens, gained)]
-        self.functions[1](ctypes.addressof(of), *given, *made, ctypes.addressof(sizes))
-        return scores, parents, tokens, gained
+        running = running.float().contiguous()
+        found = Continuations(
+            scores=torch.empty(running.shape),
+            parents=torch.empty(running.shape, dtype=torch.int64),
+            tokens=torch.empty(running.shape, dtype=torch.int64),
+            gained=torch.empty(len(full) + len(partial), *running.shape),
+        )
+        given = self._given([*full, *partial], tuple(running.shape))
+        made = (found.scores, found.parents, found.tokens, found.gained)
+        self.functions[1](
+            ctypes.addressof(given.of),
+            *(x.data_ptr() for x in (candidates, sums, running, *made)),
+            ctypes.addressof(given.sizes),
+        )
+        return found

@@ -33,7 +33,7 @@ def test_the_best_of_all_continuations(functions, utterances, beam, vocab, pre_b
     weights = [0.7, 0.3, 0.5][: full + partial]
     eos, bonus, columns = vocab - 1, 0.25, pre_beam + 1
     choice = BeamChoice(
-        functions, weights=weights, full=full, pre_beam=pre_beam, eos=eos, bonus=bonus
+        functions, weights=weights, full=full, vocab=vocab, pre_beam=pre_beam, eos=eos, bonus=bonus
     )
     shape = utterances, beam
     of_all = [torch.randn(*shape, vocab, generator=generator) for _ in range(full)]
@@ -51,7 +51,7 @@ def test_the_best_of_all_continuations(functions, utterances, beam, vocab, pre_b
 
     of_some = [torch.randn(*shape, columns, generator=generator) for _ in range(partial)]
     of_some[0][..., 0] = -math.inf  # impossible
-    scores, parents, chosen, gained = choice.best(of_all, of_some, tokens, sums, running)
+    found = choice.best(of_all, of_some, tokens, sums, running)
     for u in range(utterances):
         expected = []
         for k in range(beam):
@@ -71,9 +71,15 @@ def test_the_best_of_all_continuations(functions, utterances, beam, vocab, pre_b
         expected.sort(reverse=True)
         for place in range(beam):
             if place >= len(expected):
-                assert scores[u, place] == -math.inf
+                assert found.scores[u, place] == -math.inf
                 continue
             total, parent, token, parts = expected[place]
-            assert scores[u, place].item() == pytest.approx(total, abs=1e-5)
-            assert (int(parents[u, place]), int(chosen[u, place])) == (parent, token)
-            assert gained[:, u, place].tolist() == pytest.approx(parts)
+            assert found.scores[u, place].item() == pytest.approx(total, abs=1e-5)
+            assert (int(found.parents[u, place]), int(found.tokens[u, place])) == (parent, token)
+            assert found.gained[:, u, place].tolist() == pytest.approx(parts)
+
+
+def test_scores_of_another_table_are_refused(functions):
+    choice = BeamChoice(functions, weights=[1.0], full=1, vocab=9, pre_beam=3, eos=8, bonus=0.0)
+    with pytest.raises(ValueError, match=r"\(1, 2, 8\).*\(1, 2, 9\)"):
+        choice.candidates([torch.zeros(1, 2, 8)])
