@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from espnet_lite.decode.greedy import BLANK
 from espnet_lite.decode.history import trace_back, traceable
 from espnet_lite.decode.hypothesis import LENGTH_BONUS, Hypothesis
-from espnet_lite.decode.scorers import CandidateScorer, Scorer, take
+from espnet_lite.decode.scorers import CandidateScorer, Scorer
+from espnet_lite.kernels.beam_choice import ARGUMENTS, BEST_ARGUMENTS, BeamChoice, Continuations
+from espnet_lite.kernels.library import kernel
 
 PRE_BEAM = 1.5  # candidates of each hypothesis as a multiple of the beam (ESPnet)
 END_STEPS = 3  # the search ends when at so many lengths running
@@ -89,36 +90,28 @@ def beam_search(
     parts = torch.zeros(len(everyone), len(frames), limits.beam)
     for step in range(int(longest.max())):
         best = proposer.best(running)
-        parts = torch.stack([take(total, best.parents) for total in parts]) + best.gained
+        parts = parts.gather(2, best.parents.expand_as(parts)).add_(best.gained)
         last = step + 1 >= longest
         ended = (best.scores > -torch.inf) & ((best.tokens == eos) | last[:, None])
         running = best.scores.masked_fill(ended, -torch.inf)
         is_result = ended & (step >= shortest)[:, None]
-        history.add(utterances, best, best.scores.masked_fill(~is_result, -torch.inf), parts)
+        results = best.scores.masked_fill(~is_result, -torch.inf)
+        history.steps.append(_Step(utterances, best.parents, best.tokens, results, parts))
         if limits.max_ratio == 0:
             running[history.end_detected(utterances)] = -torch.inf
         active = (running > -torch.inf).any(dim=1)
-        if not active.any():
+        remaining = int(active.sum())
+        if not remaining:
             break
         for scorer in everyone:
             scorer.advance(best.parents, best.tokens)
-        if active.sum() <= (1 - DROP_PART) * active.numel():
+        if remaining <= (1 - DROP_PART) * len(active):
             kept = active.nonzero()[:, 0]
             utterances, running, parts = utterances[kept], running[kept], parts[:, kept]
             longest, shortest = longest[kept], shortest[kept]
             for scorer in everyone:
                 scorer.keep(kept)
     return history.best(limits.nbest, eos=eos, with_bonus=LENGTH_BONUS in weights)
-
-
-@dataclass(frozen=True, slots=True)
-class _Best:
-    """The best continuations of a step: their scores, what they continue and with which token."""
-
-    scores: Float[Tensor, "utterances beam"]  # −∞ where there is none
-    parents: Int[Tensor, "utterances beam"]
-    tokens: Int[Tensor, "utterances beam"]
-    gained: Float[Tensor, "scorers utterances beam"]  # by each scorer, without its weight
 
 
 class _Proposer:
@@ -138,42 +131,69 @@ class _Proposer:
         self.weights = weights
         self.bonus = weights.get(LENGTH_BONUS, 0.0)
         self.vocab = vocab
-        self.eos = eos
+        self.eos = torch.tensor([[[eos]]])
         self.pre_beam = pre_beam if candidate_scorers and pre_beam < vocab else None
+        self.is_forbidden = torch.zeros(vocab, dtype=torch.bool)
+        self.is_forbidden[BLANK] = True
+        if self.pre_beam is not None:
+            self.is_forbidden[eos] = True  # but in its own column
+        self.choice = None
+        functions = kernel("beam_choice", ARGUMENTS), kernel("beam_choice_best", BEST_ARGUMENTS)
+        if self.pre_beam is not None and functions[0] is not None:
+            self.choice = BeamChoice(
+                functions,
+                weights=[weights[name] for name in (*scorers, *candidate_scorers)],
+                full=len(scorers),
+                vocab=vocab,
+                pre_beam=self.pre_beam,
+                eos=eos,
+                bonus=self.bonus,
+            )
 
-    def best(self, running: Float[Tensor, "utterances beam"]) -> _Best:
+    def best(self, running: Float[Tensor, "utterances beam"]) -> Continuations:
         """Return the best continuations of the hypotheses whose scores are `running`."""
-        values = running.new_zeros(*running.shape, self.vocab)
-        full, partial = [], []
-        for name, scorer in self.scorers.items():
-            full.append(scorer.score())
-            values = values + self.weights[name] * full[-1]
-        candidates = None
-        forbidden = torch.arange(self.vocab) == BLANK
+        full = [scorer.score() for scorer in self.scorers.values()]
+        if self.choice is not None:
+            candidates, sums = self.choice.candidates(full)
+            partial = [scorer.score(candidates) for scorer in self.candidate_scorers.values()]
+            return self.choice.best(full, partial, candidates, sums, running)
+        values = sum(self.weights[name] * one for name, one in zip(self.scorers, full, strict=True))
+        partial = []
+        candidates, forbidden = None, self.is_forbidden
         if self.pre_beam is not None:
             # <sos/eos> is always scored: it stands in the last column, and only there.
-            chosen = values.topk(self.pre_beam, dim=2).indices
-            candidates = functional.pad(chosen, (0, 1), value=self.eos)
+            chosen = values.topk(self.pre_beam, dim=2, sorted=False).indices
+            candidates = torch.cat([chosen, self.eos.expand(*running.shape, 1)], dim=2)
             values = values.gather(2, candidates)
-            forbidden = candidates == BLANK
-            forbidden[..., :-1] |= chosen == self.eos
+            forbidden = self.is_forbidden[candidates]
+            forbidden[..., -1] = False
         for name, scorer in self.candidate_scorers.items():
             partial.append(scorer.score(candidates))
             values = values + self.weights[name] * partial[-1]
         values = values + (running + self.bonus)[..., None]
         # What scorers say of a slot without a hypothesis may be no number.
         forbidden = forbidden | (running == -torch.inf)[..., None]
-        values = values.masked_fill(forbidden, -torch.inf)
+        values = values.masked_fill_(forbidden, -torch.inf)
         scores, index = values.flatten(1).topk(running.size(1), dim=1)
         parents, tokens = index // values.size(2), index % values.size(2)
         if candidates is not None:
             tokens = candidates.flatten(1).gather(1, index)
-        places = [parents * self.vocab + tokens] * len(full) + [index] * len(partial)
-        gained = [
-            score.flatten(1).gather(1, place)
-            for score, place in zip(full + partial, places, strict=True)
-        ]
-        return _Best(scores, parents, tokens, torch.stack(gained))
+        gained = [score.flatten(1).gather(1, index) for score in partial]
+        if full:
+            index = parents * self.vocab + tokens
+            gained = [*(score.flatten(1).gather(1, index) for score in full), *gained]
+        return Continuations(scores, parents, tokens, torch.stack(gained))
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step left, of the utterances that were still searched."""
+
+    utterances: Int[Tensor, "kept"]
+    parents: Int[Tensor, "kept beam"]
+    tokens: Int[Tensor, "kept beam"]
+    ended: Float[Tensor, "kept beam"]  # scores of what ended, −∞ of the rest
+    parts: Float[Tensor, "scorers kept beam"]
 
 
 class _History:
@@ -182,46 +202,45 @@ class _History:
     def __init__(self, utterances: int, beam: int, names: Sequence[str]):
         self.names = names
         self.shape = (utterances, beam)
-        self.steps: list[tuple[Tensor, Tensor]] = []  # parents, tokens
-        self.ended: list[Tensor] = []  # score of what ended, −∞ of the rest
-        self.parts: list[Tensor] = []
+        self.steps: list[_Step] = []
         self.best_ended = torch.full((utterances,), -torch.inf)
 
-    def add(
-        self,
-        utterances: Int[Tensor, "kept"],
-        best: _Best,
-        ended: Float[Tensor, "kept beam"],
-        parts: Float[Tensor, "scorers kept beam"],
-    ) -> None:
-        """Append a step of the utterances that are still searched."""
-        everywhere = torch.zeros(self.shape, dtype=torch.int64)
-        parents, tokens = (
-            everywhere.index_copy(0, utterances, part) for part in (best.parents, best.tokens)
-        )
-        self.steps.append((parents, tokens))
-        nowhere = torch.full(self.shape, -torch.inf)
-        self.ended.append(nowhere.index_copy(0, utterances, ended))
-        self.parts.append(parts.new_zeros(len(parts), *self.shape).index_copy(1, utterances, parts))
-        self.best_ended = torch.maximum(self.best_ended, self.ended[-1].amax(dim=1))
-
     def end_detected(self, utterances: Int[Tensor, "kept"]) -> Bool[Tensor, "kept"]:
-        """Return True where longer hypotheses no longer come near the best that ended.
+        """Return True where longer hypotheses no longer come near the best that ended; asked after
+        every step.
 
         ESPnet counts <sos> too, so the newest two steps are not looked at.
         """
-        newest = len(self.ended) - 2
+        best_now = self._everywhere(self.steps[-1], self.steps[-1].ended.amax(dim=1))
+        self.best_ended = torch.maximum(self.best_ended, best_now)
+        newest = len(self.steps) - 2
         if newest < END_STEPS:
             return torch.zeros(len(utterances), dtype=torch.bool)
-        recent = torch.stack(self.ended[newest - END_STEPS : newest]).amax(dim=2)
+        recent = torch.stack(
+            [
+                self._everywhere(step, step.ended.amax(dim=1))
+                for step in self.steps[newest - END_STEPS : newest]
+            ]
+        )
         behind = (recent > -torch.inf) & (recent - self.best_ended < END_SCORE)
         return behind.all(dim=0)[utterances]
 
+    def _everywhere(self, step: _Step, values: Tensor, empty: float | int = -torch.inf) -> Tensor:
+        """Return `values` (kept, …) of a step with a row for each utterance."""
+        everywhere = values.new_full((self.shape[0], *values.shape[1:]), empty)
+        return everywhere.index_copy_(0, step.utterances, values)
+
     def best(self, nbest: int, *, eos: int, with_bonus: bool) -> list[list[Hypothesis]]:
         """Return the best of what ended, traced back to their beginnings."""
-        ended = torch.stack(self.ended, dim=1).flatten(1)
+        ended = torch.stack([self._everywhere(s, s.ended) for s in self.steps], dim=1).flatten(1)
         scores, places = ended.topk(min(nbest, ended.size(1)), dim=1)
-        steps = traceable(self.steps)
+        steps = traceable(
+            [
+                (self._everywhere(s, s.parents, 0), self._everywhere(s, s.tokens, 0))
+                for s in self.steps
+            ]
+        )
+        rows = [{u: row for row, u in enumerate(s.utterances.tolist())} for s in self.steps]
         found = []
         for utterance, row in enumerate(zip(scores.tolist(), places.tolist(), strict=True)):
             hypotheses = []
@@ -229,7 +248,7 @@ class _History:
                 if score == -torch.inf:
                     break
                 last, slot = divmod(place, self.shape[1])
-                totals = self.parts[last][:, utterance, slot].tolist()
+                totals = self.steps[last].parts[:, rows[last][utterance], slot].tolist()
                 parts = dict(zip(self.names, totals, strict=True))
                 reading = trace_back(steps, utterance, slot, last)
                 if with_bonus:

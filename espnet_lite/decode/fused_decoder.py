@@ -76,7 +76,7 @@ class FusedDecoder:
         """Return keys and values of the encoder's frames."""
         joint = torch.stack([memory(encoded) for memory in self.memories])
         keys, values = joint.unflatten(-1, (2, self.weights.heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        return Memory(column_panels(keys.mT), column_panels(values), lengths)
+        return Memory(column_panels(keys.mT), column_panels(values), lengths.to(torch.int64))
 
 
 def _linear(linear: StepLinear) -> Tensor:

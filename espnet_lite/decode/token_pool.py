@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from espnet_lite.decode.scorers import take
-
 ROOM_STEPS = 16  # a new pool has room for so many steps, beside twice the nodes that are in use
 
 
@@ -49,7 +47,7 @@ class TokenPool:
 
     def advance(self, parents: Int[Tensor, "utterances beam"]) -> None:
         """Let each hypothesis see what its parent sees."""
-        self.seen = take(self.seen, parents)
+        self.seen = self.seen.gather(1, parents[..., None].expand_as(self.seen))
 
     def keep(self, utterances: Int[Tensor, "kept"]) -> None:
         """Drop all utterances but these."""

@@ -91,8 +91,8 @@ class StepWeights:
 
     Attributes:
         packed: of each block norm, project (query, key, value; the query scaled), out; norm, query
-            (scaled), out of the attention to frames, where there is one; norm, expand, contract; at
-            the end norm and output. By linear_panels and norm_columns.
+            (scaled), out of the attention to frames; norm, expand, contract; at the end norm and
+            output. By linear_panels and norm_columns.
         embedding: (vocab, dim), fp32, contiguous; multiplied by `scale`.
         epsilon: of every LayerNorm.
         activation: of the feed-forward, one of lowbit_linear.ACTIVATIONS.
@@ -141,7 +141,7 @@ class DecoderStep:
         position: Tensor,
         ancestors: Tensor,
         pool: Tensor,
-        memory: Memory | None,
+        memory: Memory,
     ) -> Tensor:
         """Return log-probabilities (utterances, beam, vocab) of the next token.
 
@@ -152,27 +152,21 @@ class DecoderStep:
                 newest token's last.
             pool: (layers, 2, utterances, heads, nodes, head_dim), keys and values; those of the
                 newest tokens are written.
-            memory: None: a language model.
+            memory: keys and values of the encoder's frames.
         """
         weights, threads = self.weights, torch.get_num_threads()
         utterances, beam, nodes = ancestors.shape
         vocab, dim = weights.embedding.shape
-        frames = 0 if memory is None else memory.values.size(-2)
+        frames = memory.values.size(-2)
         normed = threads * utterances * beam * padded(dim)
         scratch = padded(max(nodes, beam * (padded(frames) + padded(dim // weights.heads))))
         if self.scratch.numel() < normed + threads * scratch:
             self.scratch = torch.empty(normed + threads * scratch)
         out = torch.empty(utterances, beam, vocab)
-        given = [
-            *(weights.packed, weights.embedding, position),
-            *(tokens.contiguous(), ancestors.contiguous()),
-        ]
-        read = [x.data_ptr() for x in given]
-        if memory is None:
-            read += [None] * 3
-        else:
-            read += [x.data_ptr() for x in (memory.keys, memory.values, memory.lengths)]
-        inputs = _Input(*read, weights.scale, weights.epsilon)
+        given = [weights.packed, weights.embedding, position]
+        given += [tokens.contiguous(), ancestors.contiguous()]
+        given += [memory.keys, memory.values, memory.lengths]
+        inputs = _Input(*(x.data_ptr() for x in given), weights.scale, weights.epsilon)
         sizes = _Sizes(
             *(utterances, beam, dim, weights.heads, weights.feed_forward, weights.layers, vocab),
             *(frames, nodes, pool.size(4), ACTIVATIONS.index(weights.activation), scratch),

@@ -34,7 +34,7 @@ struct Input {
     const float *embedding, *position;  // (vocab, dim), (dim,)
     const int64_t* tokens;              // (utterances, beam)
     const int64_t* ancestors;           // (utterances, beam, nodes): nodes of the pool, the newest last
-    const float *keys, *values;         // of the encoder's frames, in panels; null: no cross-attention
+    const float *keys, *values;         // of the encoder's frames, in panels
     const int64_t* lengths;             // (utterances,) frames
     float scale, epsilon;               // of embeddings; of every LayerNorm
 };
@@ -267,23 +267,21 @@ void run(const Input& input, const Sizes& sizes, const Room& room, int thread) {
                           mixed.at + row * mixed.stride + head * head_dim, scratch);
         }
         multiply(mixed, rows, weights.linear(dim, dim), x, true, LINEAR);
-        if (input.keys) {
-            normalize_rows(x, rows, dim, weights.norm(dim, input.epsilon), normed);
-            multiply(normed, rows, weights.linear(dim, dim), joint, false, LINEAR);
-            const int64_t of_keys = padded(sizes.frames) * head_dim;
-            const int64_t of_values = padded(head_dim) * sizes.frames;
+        normalize_rows(x, rows, dim, weights.norm(dim, input.epsilon), normed);
+        multiply(normed, rows, weights.linear(dim, dim), joint, false, LINEAR);
+        const int64_t of_keys = padded(sizes.frames) * head_dim;
+        const int64_t of_values = padded(head_dim) * sizes.frames;
 #pragma omp for schedule(static)
-            for (int64_t item = 0; item < sizes.utterances * heads; ++item) {
-                const int64_t utterance = item / heads, column = item % heads * head_dim;
-                attend_frames(joint.at + utterance * beam * joint.stride + column, joint.stride, beam,
-                              head_dim, input.keys + (layer * pools + item) * of_keys,
-                              input.values + (layer * pools + item) * of_values, sizes.frames,
-                              input.lengths[utterance],
-                              mixed.at + utterance * beam * mixed.stride + column, mixed.stride,
-                              scratch);
-            }
-            multiply(mixed, rows, weights.linear(dim, dim), x, true, LINEAR);
+        for (int64_t item = 0; item < sizes.utterances * heads; ++item) {
+            const int64_t utterance = item / heads, column = item % heads * head_dim;
+            attend_frames(joint.at + utterance * beam * joint.stride + column, joint.stride, beam,
+                          head_dim, input.keys + (layer * pools + item) * of_keys,
+                          input.values + (layer * pools + item) * of_values, sizes.frames,
+                          input.lengths[utterance],
+                          mixed.at + utterance * beam * mixed.stride + column, mixed.stride,
+                          scratch);
         }
+        multiply(mixed, rows, weights.linear(dim, dim), x, true, LINEAR);
         normalize_rows(x, rows, dim, weights.norm(dim, input.epsilon), normed);
         multiply(normed, rows, weights.linear(dim, feed_forward), hidden, false,
                  (int32_t)sizes.activation);
