@@ -56,6 +56,7 @@ class WaveformConvolution(nn.Module):
     ):
         """`norm` is group, layer or none."""
         super().__init__()
+        self.kernel, self.stride = kernel, stride
         self.convolution = nn.Conv1d(channels_in, channels, kernel, stride=stride, bias=bias)
         nn.init.kaiming_normal_(self.convolution.weight)
         norms = {"group": ChannelNorm, "layer": nn.LayerNorm, "none": nn.Identity}
@@ -65,8 +66,7 @@ class WaveformConvolution(nn.Module):
         self, x: Float[Tensor, "batch channels_in time_in"], lengths: Int[Tensor, "batch"]
     ) -> tuple[Float[Tensor, "batch channels time"], Int[Tensor, "batch"]]:
         """Return frames, of which the valid ones have seen no padding, and their lengths."""
-        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
-        lengths = ((lengths - kernel).div(stride, rounding_mode="floor") + 1).clamp_min(0)
+        lengths = convolved_lengths(lengths, kernel=self.kernel, stride=self.stride)
         x = self.convolution(x)
         if isinstance(self.norm, ChannelNorm):
             x = self.norm(x, lengths)
@@ -109,11 +109,7 @@ class WaveformFrontEnd(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "batch time local_dim"], Int[Tensor, "batch"]]:
         """Return what the convolutions make of the waveform; `generator` is not used."""
-        if self.config.normalize:
-            waveform = normalized(waveform, waveform_lengths)
-        missing = self.grid.window_samples - waveform.size(1)
-        if missing > 0:  # a batch of nothing but clips that have no frame
-            waveform = functional.pad(waveform, (0, missing))
+        waveform = prepared(waveform, waveform_lengths, self.config, self.grid)
         x, lengths = waveform[:, None], waveform_lengths
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)
@@ -132,6 +128,29 @@ class WaveformFrontEnd(nn.Module):
         """Return frames and their lengths."""
         x, lengths = self.local(waveform, waveform_lengths, generator)
         return self.project(x), lengths
+
+
+def convolved_lengths(
+    lengths: Int[Tensor, "batch"], *, kernel: int, stride: int
+) -> Int[Tensor, "batch"]:
+    """Return the frames that a convolution without padding makes of `lengths`."""
+    return ((lengths - kernel).div(stride, rounding_mode="floor") + 1).clamp_min(0)
+
+
+def prepared(
+    waveform: Float[Tensor, "batch samples"],
+    lengths: Int[Tensor, "batch"],
+    config: WaveformConfig,
+    grid: FrameGrid,
+) -> Float[Tensor, "batch samples_of_a_frame"]:
+    """Return what the first convolution takes: normalized where the config says so, and long enough
+    for a frame."""
+    if config.normalize:
+        waveform = normalized(waveform, lengths)
+    missing = grid.window_samples - waveform.size(1)
+    if missing > 0:  # a batch of nothing but clips that have no frame
+        waveform = functional.pad(waveform, (0, missing))
+    return waveform
 
 
 def normalized(

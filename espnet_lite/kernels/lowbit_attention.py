@@ -21,8 +21,8 @@ from espnet_lite.kernels.library import kernel
 HIDDEN = -1.0e4  # added to the score of a key that is not seen: its probability is exactly 0
 
 
-class _Operand(ctypes.Structure):
-    """`Operand` of sources/lowbit_attention.cpp."""
+class OperandStruct(ctypes.Structure):
+    """`Operand` of sources/attention_heads.h."""
 
     _fields_ = (
         ("x", ctypes.c_void_p),
@@ -35,11 +35,11 @@ class _Operand(ctypes.Structure):
 _OPERANDS = ("query", "key", "value", "position_query", "positions")
 
 
-class _Attention(ctypes.Structure):
+class AttentionStruct(ctypes.Structure):
     """`Attention` there."""
 
     _fields_ = (
-        *((name, _Operand) for name in _OPERANDS),
+        *((name, OperandStruct) for name in _OPERANDS),
         *((name, ctypes.c_void_p) for name in ("probabilities", "rotation", "key_valid", "out")),
         *((name, ctypes.c_int64) for name in ("out_batch", "out_head", "out_frame")),
         *((name, ctypes.c_int64) for name in ("batch", "heads", "frames", "head_dim")),
@@ -131,6 +131,33 @@ class LowBitAttention:
             function, query, key, value, key_valid, rotation=rotation, relative=relative
         )
 
+    def struct(
+        self,
+        head_dim: int,
+        *,
+        content_bias: Tensor | None = None,
+        position_bias: Tensor | None = None,
+    ) -> AttentionStruct:
+        """Return what of the attention is the same in each call; this object and the biases have to stay."""
+        biases = {"query": content_bias, "position_query": position_bias}
+        operands = []
+        for name in _OPERANDS:
+            bias, rules = biases.get(name), self._structs[name]
+            operands.append(
+                OperandStruct(
+                    quantizers=ctypes.addressof(rules) if len(rules) else None,
+                    bias=None if bias is None else bias.data_ptr(),
+                )
+            )
+        return AttentionStruct(
+            *operands,
+            probabilities=ctypes.addressof(self._structs["probabilities"]),
+            heads=len(self.query),
+            head_dim=head_dim,
+            window=-1 if self.window is None else self.window,
+            global_tokens=self.global_tokens,
+        )
+
     def fused(
         self,
         function: Callable[..., int],
@@ -161,17 +188,17 @@ class LowBitAttention:
         if rotation is not None:
             rotation = rotation.contiguous()
         operands = [
-            _Operand(
+            OperandStruct(
                 given[name].data_ptr(),
                 *given[name].stride()[:3],
                 ctypes.addressof(self._structs[name]),
                 biases[name].data_ptr() if name in biases else None,
             )
             if name in given
-            else _Operand()
+            else OperandStruct()
             for name in _OPERANDS
         ]
-        call = _Attention(
+        call = AttentionStruct(
             *operands,
             ctypes.addressof(self._structs["probabilities"]),
             None if rotation is None else rotation.data_ptr(),

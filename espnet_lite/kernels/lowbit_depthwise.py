@@ -25,7 +25,7 @@ _ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "glu")
 
 
 class _Depthwise(ctypes.Structure):
-    """`Depthwise` of sources/lowbit_depthwise.cpp."""
+    """`Depthwise` of sources/depthwise_frames.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("words", "terms", "scale", "bias")),
@@ -42,6 +42,7 @@ class _Frames(ctypes.Structure):
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("batch_stride", "frame_stride", "batch", "frames")),
         *(("valid", ctypes.c_void_p), ("out", ctypes.c_void_p), ("frames_out", ctypes.c_int64)),
+        ("out_stride", ctypes.c_int64),
     )
 
 
@@ -98,6 +99,11 @@ class LowBitDepthwise:
             codes.struct(),
         )
 
+    @property
+    def address(self) -> int:
+        """Return where `Depthwise` of sources/depthwise_frames.h is, for kernels that have one in them."""
+        return ctypes.addressof(self._struct)
+
     def __call__(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the convolution; `valid` is (batch, time), True for frames that are not padding."""
         function = kernel("lowbit_depthwise", ARGUMENTS)
@@ -122,7 +128,7 @@ class LowBitDepthwise:
         call = _Frames(
             *(x.data_ptr(), x.stride(0), x.stride(1), batch, frames),
             None if valid is None else valid.data_ptr(),
-            *(out.data_ptr(), out.size(1)),
+            *(out.data_ptr(), out.size(1), channels),
         )
         if function(
             ctypes.addressof(self._struct), ctypes.addressof(call), torch.get_num_threads()

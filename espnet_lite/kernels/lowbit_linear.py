@@ -74,7 +74,7 @@ class Norm:
 
 
 class _Weights(ctypes.Structure):
-    """`Weights` of sources/lowbit_linear.cpp."""
+    """`Weights` of sources/linear_rows.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("panels", "scale", "bias", "column_terms")),
@@ -84,7 +84,7 @@ class _Weights(ctypes.Structure):
     )
 
 
-class _Norm(ctypes.Structure):
+class NormStruct(ctypes.Structure):
     """`Norm` there."""
 
     _fields_ = (
@@ -92,6 +92,14 @@ class _Norm(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         ("epsilon", ctypes.c_float),
     )
+
+    @classmethod
+    def of(cls, norm: Norm | None) -> "NormStruct":
+        """Return a norm, or none, as the kernels take it; `norm` has to stay."""
+        if norm is None:
+            return cls(None, None, 0.0)
+        epsilon = -1.0 if norm.epsilon is None else norm.epsilon
+        return cls(norm.weight.data_ptr(), norm.bias.data_ptr(), epsilon)
 
 
 class _Rows(ctypes.Structure):
@@ -201,14 +209,33 @@ class LowBitLinear:
             ACTIVATIONS.index(activation),
             codes.struct(),
         )
-        self._norm_struct = _Norm(None, None, 0.0)
-        if norm is not None:
-            self._norm_struct = _Norm(
-                norm.weight.data_ptr(),
-                norm.bias.data_ptr(),
-                -1.0 if norm.epsilon is None else norm.epsilon,
-            )
+        self._norm_struct = NormStruct.of(norm)
         self._addresses = ctypes.addressof(self._struct), ctypes.addressof(self._norm_struct)
+
+    @property
+    def weights_address(self) -> int:
+        """Return where `Weights` of sources/linear_rows.h is, for kernels that have a Linear in them."""
+        return self._addresses[0]
+
+    @property
+    def norm_address(self) -> int:
+        """Return where `Norm` there is."""
+        return self._addresses[1]
+
+    @property
+    def scale(self) -> Tensor:
+        """Return the worth of a weight's 1, of each output."""
+        return self._in_order(self._scale)
+
+    @property
+    def bias(self) -> Tensor:
+        """Return what is added to each output."""
+        return self._in_order(self._bias)
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        """Return one number of each output, of what is kept of each column."""
+        ordered = _gates_behind_values(x, self.outputs) if self.activation == "glu" else x
+        return ordered[: self.outputs]
 
     @property
     def bytes(self) -> int:
@@ -279,10 +306,7 @@ class LowBitLinear:
         """Return the same in torch."""
         codes, input_scale = self.codes(x if self.norm is None else self.norm(x))
         sums = functional.linear(codes.double(), self.integers().double()).float()
-        scale, bias = self._scale, self._bias
-        if self.activation == "glu":
-            scale, bias = (_gates_behind_values(each, self.outputs) for each in (scale, bias))
-        y = sums * scale[: self.outputs] * input_scale + bias[: self.outputs]
+        y = sums * self.scale * input_scale + self.bias
         y = ACTIVATED[self.activation](y)
         return y if residual is None else residual + factor * y
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from espnet_lite.nn.dropout import Dropout
+from espnet_lite.nn.kept_tables import kept_at_inference
 
 
 class DotProductAttention(nn.Module):
@@ -77,6 +78,7 @@ class MultiHeadAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
 
+@kept_at_inference
 def rotary_table(
     frames: int, head_dim: int, *, device: torch.device | None = None
 ) -> Float[Tensor, "2 frames half"]:

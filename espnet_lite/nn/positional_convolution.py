@@ -33,11 +33,28 @@ class PositionalConvolution(nn.Module):
     def _norm(self) -> Float[Tensor, "1 1 kernel"]:
         return self.direction.square().sum(dim=(0, 1), keepdim=True).sqrt()
 
+    @property
+    def weight(self) -> Float[Tensor, "dim of_group kernel"]:
+        """Return the kernel that is convolved with."""
+        return self.direction * (self.magnitude / self._norm())
+
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         """Return what is to be added to `x`."""
-        kernel = self.direction * (self.magnitude / self._norm())
-        padding = kernel.size(2) // 2
+        return self.convolve(x, self.weight)
+
+    def convolve(
+        self, x: Float[Tensor, "batch time dim"], weight: Float[Tensor, "dim of_group kernel"]
+    ) -> Float[Tensor, "batch time dim"]:
+        """Return what is to be added to `x`, of any kernel of the shape of its own."""
+        padding = weight.size(2) // 2
         convolved = functional.conv1d(
-            x.transpose(1, 2), kernel, self.bias, padding=padding, groups=self.groups
+            x.transpose(1, 2), weight, self.bias, padding=padding, groups=self.groups
         )
-        return functional.gelu(convolved[:, :, : x.size(1)].transpose(1, 2))
+        return positions_of(convolved, frames=x.size(1))
+
+
+def positions_of(
+    convolved: Float[Tensor, "batch dim time_and_one"], *, frames: int
+) -> Float[Tensor, "batch frames dim"]:
+    """Return what is added to frames, of their convolution: an even kernel gives one too many."""
+    return functional.gelu(convolved[:, :, :frames].transpose(1, 2))

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from espnet_lite.nn.dropout import Dropout
+from espnet_lite.nn.kept_tables import kept_at_inference
 
 
+@kept_at_inference
 def sinusoids(
     positions: int, dim: int, *, device: torch.device | None = None
 ) -> Float[Tensor, "positions dim"]:
@@ -18,6 +20,7 @@ def sinusoids(
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
 
 
+@kept_at_inference
 def relative_sinusoids(
     frames: int, dim: int, *, device: torch.device | None = None
 ) -> Float[Tensor, "distances dim"]:

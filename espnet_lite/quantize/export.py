@@ -16,6 +16,7 @@ from espnet_lite.quantize.layers import (
     QuantizedDepthwise,
     QuantizedDotProduct,
     QuantizedLinear,
+    QuantizedPositional,
     QuantizedRelativeDotProduct,
 )
 from espnet_lite.quantize.quantizers import (
@@ -28,7 +29,10 @@ from espnet_lite.runtime.activations import ActivationFormat
 from espnet_lite.runtime.bits import PackedIntegers, pack_integers
 from espnet_lite.runtime.quantized import AttentionFormat, Operands, WeightedFormat
 
-WEIGHTED = (QuantizedLinear, QuantizedDepthwise, QuantizedConv1d, QuantizedConv2d)
+WEIGHTED = (
+    *(QuantizedLinear, QuantizedDepthwise, QuantizedConv1d, QuantizedConv2d),
+    QuantizedPositional,
+)
 ATTENTIONS = (QuantizedDotProduct, QuantizedRelativeDotProduct)
 _FLOAT_BITS = 32
 
@@ -83,7 +87,9 @@ def _weighted(layer: nn.Module) -> tuple[dict, dict[str, Tensor | PackedIntegers
         activation_bits=_FLOAT_BITS if inputs is None else inputs.bits,
         input=None if inputs is None else _format(inputs),
     )
-    if weights is not None:
+    if weights is None:
+        own["weight"] = layer.weight.detach()
+    else:
         codes = weights.codes(layer.weight)
         own["weight"] = pack_integers(codes.codes, form.stored_bits)
         own["weight_scale"] = codes.scale.flatten().expand(len(layer.weight)).contiguous()

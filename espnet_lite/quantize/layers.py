@@ -20,6 +20,7 @@ from espnet_lite.nn.attention import DotProductAttention
 from espnet_lite.nn.convolution import DepthwiseConvolution
 from espnet_lite.nn.local_attention import LocalAttention
 from espnet_lite.nn.masks import window_mask
+from espnet_lite.nn.positional_convolution import PositionalConvolution, positions_of
 from espnet_lite.nn.relative_attention import RelativeDotProduct, shifted
 from espnet_lite.quantize.quantizers import ActivationQuantizer, WeightQuantizer
 from espnet_lite.runtime import products
@@ -120,6 +121,34 @@ class QuantizedConv2d(nn.Conv2d):
             options = {"stride": self.stride, "groups": self.groups}
             return products.conv2d(*_codes(self, x), self.bias, **options)
         return self._conv_forward(*_quantized(self, x), self.bias)
+
+
+class QuantizedPositional(PositionalConvolution):
+    """A positional convolution whose kernel, as weight normalization makes it, is quantized. Frames
+    beyond an utterance are zeros, and have the code 0."""
+
+    def __init__(
+        self,
+        layer: PositionalConvolution,
+        *,
+        weights: WeightQuantizer | None,
+        inputs: ActivationQuantizer | None,
+    ):
+        dim, _, kernel = layer.direction.shape
+        with torch.device("meta"):
+            super().__init__(dim, kernel=kernel, groups=layer.groups)
+        self.direction, self.magnitude, self.bias = layer.direction, layer.magnitude, layer.bias
+        self.train(layer.training)
+        self.weight_quantizer = weights
+        self.input_quantizer = inputs
+
+    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        """Return what is to be added to `x`."""
+        if _adds_codes(self.input_quantizer, self.weight_quantizer):
+            options = {"padding": self.direction.size(2) // 2, "groups": self.groups}
+            convolved = products.conv1d(*_codes(self, x.mT), self.bias, stride=1, **options)
+            return positions_of(convolved, frames=x.size(1))
+        return self.convolve(*_quantized(self, x))
 
 
 class QuantizedDotProduct(nn.Module):

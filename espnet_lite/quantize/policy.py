@@ -20,6 +20,7 @@ from espnet_lite.nn.convolution import DepthwiseConvolution
 from espnet_lite.nn.feed_forward import FeedForward
 from espnet_lite.nn.kinds import KINDS, module_kinds
 from espnet_lite.nn.local_attention import LocalAttention
+from espnet_lite.nn.positional_convolution import PositionalConvolution
 from espnet_lite.nn.relative_attention import RelativeAttention, RelativeDotProduct
 from espnet_lite.nn.subsampling import Conv2dSubsampling4
 from espnet_lite.quantize.layers import (
@@ -28,6 +29,7 @@ from espnet_lite.quantize.layers import (
     QuantizedDepthwise,
     QuantizedDotProduct,
     QuantizedLinear,
+    QuantizedPositional,
     QuantizedRelativeDotProduct,
 )
 from espnet_lite.quantize.quantizers import (
@@ -43,7 +45,7 @@ WEIGHT_BITS = (1, TERNARY_BITS, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 FLOATING = 16  # from so many bits on numbers are floating point, and nothing is put in
 GRANULARITIES = ("channel", "tensor")
-NOT_QUANTIZED = ("features", "conv_positional", "embedding", "decoder")
+NOT_QUANTIZED = ("features", "embedding", "decoder")
 TABLE_BITS = 8  # of activations that are a table of positions: at least so many
 
 # Inputs that are never below 0, by the class of what holds the module; and inputs that are a table
@@ -307,6 +309,16 @@ def _place_convolution(layer: nn.Module, rule: Rule, given: _Input) -> nn.Module
     return cls(layer, weights=weights, inputs=inputs)
 
 
+def _place_positional(layer: PositionalConvolution, rule: Rule, given: _Input) -> nn.Module:
+    """Zeros beyond an utterance have to stay what they are, which ±1 cannot say."""
+    if rule.activation_bits == 1:
+        raise ValueError("activation_bits 1, expected 2 or more: the padding needs a code of 0")
+    weights, inputs = _weights(rule, layer), _activations(rule, is_static=True)
+    if weights is None and inputs is None:
+        return layer
+    return QuantizedPositional(layer, weights=weights, inputs=inputs)
+
+
 def _place_attention(attention: nn.Module, rule: Rule, given: _Input) -> nn.Module:
     """Values are mixed over frames, so that their scale is static, of each head."""
     if rule.activation_bits >= FLOATING:
@@ -323,6 +335,7 @@ def _place_attention(attention: nn.Module, rule: Rule, given: _Input) -> nn.Modu
 _PLACES: tuple[tuple[type | tuple[type, ...], Callable], ...] = (
     (nn.Linear, _place_linear),
     ((nn.Conv1d, nn.Conv2d), _place_convolution),
+    (PositionalConvolution, _place_positional),
     ((DotProductAttention, LocalAttention, RelativeDotProduct), _place_attention),
 )
 

@@ -23,6 +23,7 @@ bytes.
 import hashlib
 import json
 import math
+import mmap
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ ENCODINGS = {  # encoding -> safetensors dtype
     "int4": "U8",
     "int8": "I8",
 }
+ELEMENT_BYTES = {"F32": 4, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1}  # of ENCODINGS' dtypes
 INTEGER_BITS = {"int1": 1, "int2": 2, "int4": 4, "int8": 8}  # encoding -> bits of a value
 
 
@@ -78,29 +80,47 @@ def read_header(path: Path | str) -> dict:
 def read_checked_header(path: Path | str) -> dict:
     """Return what `read_header` does, after reading the whole file and comparing its checksum."""
     path = _existing(path)
-    return _check(path, path.read_bytes())
+    with _mapped(path) as content, memoryview(content) as view:
+        return _check(path, view)[0]
 
 
 def read_packed(path: Path | str) -> tuple[dict, dict]:
     """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16, int64 or int32;
     integers of few bits as `PackedIntegers`.
 
+    The file is mapped, not read: its pages are those of the system's cache, which every process that
+    has the model shares and which are given back where memory is short. A tensor that is written to gets
+    pages of its own; the file never changes. The checksum has been compared with every byte when
+    this returns.
+
     Raises:
         InputError: what `read_header` finds, or a checksum that does not match.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+    import torch
 
     from espnet_lite.runtime.bits import PackedIntegers
 
     path = _existing(path)
-    content = path.read_bytes()
-    header = _check(path, content)
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
+    content = _mapped(path)
+    with memoryview(content) as view:
+        header, layout = _check(path, view)
+        first = 8 + _json_bytes(path, bytes(view[: 8 + len(MAGIC)]))
+    types = {
+        "F32": torch.float32,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "U8": torch.uint8,
+        "I8": torch.int8,
+    }
+    tensors = {}
     for name, entry in header["tensors"].items():
+        stored, dtype = layout[name], types[layout[name]["dtype"]]
+        count, offset = math.prod(stored["shape"]), first + stored["data_offsets"][0]
+        flat = torch.empty(0, dtype=dtype)
+        if count:
+            flat = torch.frombuffer(content, dtype=dtype, count=count, offset=offset)
+        tensors[name] = flat.view(stored["shape"])
         if entry["encoding"] in INTEGER_BITS:
             shape = tuple(entry["shape"])
             tensors[name] = PackedIntegers(tensors[name], entry["encoding"], shape)
@@ -199,7 +219,7 @@ def file_sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def _checksum(content: bytes | bytearray) -> str:
+def _checksum(content: bytearray | memoryview) -> str:
     """SHA-256 of the file with the checksum's own digits read as zeros."""
     digest = hashlib.sha256(memoryview(content)[: _DIGEST.start])
     digest.update(_ZEROS)
@@ -214,14 +234,47 @@ def _existing(path: Path | str) -> Path:
     return path
 
 
-def _check(path: Path, content: bytes) -> dict:
-    """Return the header of a whole file whose sizes and checksum are right."""
-    json_bytes = _json_bytes(path, content[: 8 + len(MAGIC)])
-    layout = _parse_layout(path, content[8 : 8 + json_bytes], json_bytes, len(content))
-    found, stored = _checksum(content), content[_DIGEST].decode("ascii", "replace")
+def _mapped(path: Path) -> mmap.mmap:
+    """Return the bytes of a file that begins as a packed one: its pages, until they are written to."""
+    with path.open("rb") as file:
+        _json_bytes(path, file.read(8 + len(MAGIC)))  # an empty file has nothing to map
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _check(path: Path, content: memoryview) -> tuple[dict, dict]:
+    """Return the header and the layout of a whole file whose sizes and checksum are right."""
+    json_bytes = _json_bytes(path, bytes(content[: 8 + len(MAGIC)]))
+    json_text = bytes(content[8 : 8 + json_bytes])
+    layout = _parse_layout(path, json_text, json_bytes, len(content))
+    found, stored = _checksum(content), bytes(content[_DIGEST]).decode("ascii", "replace")
     if found != stored:
         raise _damaged(path, f"its bytes have SHA-256 {found[:12]}…, it says {stored[:12]}…")
-    return _parse_header(path, layout)
+    header = _parse_header(path, layout)
+    _check_places(path, layout)
+    return header, layout
+
+
+def _check_places(path: Path, layout: dict) -> None:
+    """Make sure that each tensor has the bytes of its shape, at a multiple of its element's size, and
+    none lies in another or beyond a gap."""
+    places = []
+    for name, entry in layout.items():
+        if name == "__metadata__":
+            continue
+        place = entry["data_offsets"]
+        if not (isinstance(place, list) and [type(number) for number in place] == [int, int]):
+            raise _damaged(path, f"tensor '{name}' has the bytes {str(place)[:40]}")
+        places.append((*place, name))
+    end = 0
+    for begin, behind, name in sorted(places):
+        element = ELEMENT_BYTES[layout[name]["dtype"]]
+        size = element * math.prod(layout[name]["shape"])
+        if (begin, behind) != (end, end + size) or begin % element:
+            what = (
+                f"tensor '{name}' has the bytes {begin} to {behind}, expected {end} to {end + size}"
+            )
+            raise _damaged(path, what)
+        end = behind
 
 
 def _not_packed(path: Path, why: str) -> InputError:

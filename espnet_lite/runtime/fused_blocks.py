@@ -1,11 +1,9 @@
-"""Blocks of encoders with what lies between their products fused into them.
+"""Blocks of encoders as one call of a kernel each (kernels.lowbit_block).
 
 Each takes the place of a block all of whose Linears multiply integers, and computes what it does: the
 LayerNorm before a Linear, its activation and the residual behind it are done by the kernel that
 multiplies, and Linears of one input with the same codes are one product.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from espnet_lite.encoders.conformer import ConformerBlock
 from espnet_lite.encoders.sparseformer import SparseformerBlock
 from espnet_lite.encoders.squeezeformer import ScaledModule, SqueezeformerBlock
+from espnet_lite.kernels.lowbit_block import Attend, Convolve, LowBitBlock, Normalize, Product, Step
 from espnet_lite.kernels.lowbit_linear import Norm
 from espnet_lite.nn.attention import MultiHeadAttention
 from espnet_lite.nn.convolution import ConvolutionModule
@@ -26,7 +25,6 @@ from espnet_lite.runtime.kernel_modules import (
     low_bit_depthwise,
     low_bit_linear,
     multiplies_codes,
-    relative_positions,
 )
 from espnet_lite.runtime.quantized import (
     IntegerDepthwise,
@@ -48,132 +46,107 @@ def affine_of(module: ScaledModule) -> Norm:
     return Norm(module.scale.data, module.bias.data, None)
 
 
-class Projections:
-    """Linears of one input, as few products as their codes allow."""
-
-    def __init__(self, layers: Sequence[IntegerLinear], norm: Norm | None):
-        groups = [layers] if are_one(layers) else [[layer] for layer in layers]
-        self.products = [low_bit_linear(group, norm=norm) for group in groups]
-        self.sizes = [len(layer.weight) for layer in layers]
-
-    def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        """Return the output of each."""
-        if len(self.products) == 1:
-            return self.products[0](x).split(self.sizes, dim=-1)
-        return [product(x) for product in self.products]
+# Steps of the parts of blocks. Each makes output = stream + factor · module(norm(stream)); `stream` is
+# "input" for the first part of a block, "output" for those behind it.
 
 
-class FusedFeedForward:
-    """residual + factor · feed-forward(norm(x))."""
-
-    def __init__(self, module: FeedForward, norm: Norm | None):
-        activation = _NAMES[type(module.activation)]
-        self.expand = low_bit_linear([module.expand], activation=activation, norm=norm)
-        self.contract = low_bit_linear([module.contract])
-
-    @staticmethod
-    def fits(module: FeedForward) -> bool:
-        """Return whether all of it multiplies integers."""
-        return multiplies_codes(module.expand, module.contract)
-
-    def __call__(self, x: Tensor, residual: Tensor, *, factor: float = 1.0) -> Tensor:
-        """Return the sum."""
-        return self.contract(self.expand(x), residual, factor=factor)
+def feed_forward_steps(
+    module: FeedForward, norm: Norm | None, stream: str, *, factor: float = 1.0
+) -> list[Step]:
+    """Return the steps of a feed-forward module."""
+    activation = _NAMES[type(module.activation)]
+    expand = low_bit_linear([module.expand], activation=activation, norm=norm)
+    contract = low_bit_linear([module.contract])
+    return [
+        Product(expand, stream, "own"),
+        Product(contract, "own", "output", residual=stream, factor=factor),
+    ]
 
 
-class FusedAttention:
-    """residual + attention(norm(x)), over the whole utterance or a window."""
+def attention_steps(
+    module: MultiHeadAttention | RelativeAttention, norm: Norm | None, stream: str
+) -> list[Step]:
+    """Return the steps of self-attention, over the whole utterance, a window, or with relative
+    positions."""
+    layers = [module.query, module.key, module.value]
+    groups = [layers] if are_one(layers) else [[layer] for layer in layers]
+    steps: list[Step] = []
+    column = 0
+    for group in groups:
+        product = low_bit_linear(group, norm=norm)
+        steps.append(Product(product, stream, "wide", column=column))
+        column += product.results
+    biases = {}
+    if isinstance(module, RelativeAttention):
+        biases["content_bias"] = module.content_bias.data.contiguous()
+        biases["position_bias"] = module.position_bias.data.contiguous()
+    attention = low_bit_attention(module.dot_product, module.heads)
+    assert attention is not None
+    head_dim = len(module.query.weight) // module.heads
+    steps.append(Attend(attention, head_dim, **biases))
+    steps.append(Product(low_bit_linear([module.out]), "mixed", "output", residual=stream))
+    return steps
 
-    def __init__(self, module: MultiHeadAttention, norm: Norm | None):
-        self.heads = module.heads
-        self.projections = Projections([module.query, module.key, module.value], norm)
-        self.product = low_bit_attention(module.dot_product, module.heads)
-        self.out = low_bit_linear([module.out])
 
-    @staticmethod
-    def fits(module: MultiHeadAttention) -> bool:
-        """Return whether all of it multiplies integers that the kernel knows."""
-        return (
-            multiplies_codes(module.query, module.key, module.value, module.out)
-            and isinstance(module.dot_product, IntegerDotProduct)
-            and low_bit_attention(module.dot_product, module.heads) is not None
+def convolution_steps(module: ConvolutionModule, norm: Norm | None, stream: str) -> list[Step]:
+    """Return the steps of a convolution module: BatchNorm is in the scales of the depthwise one."""
+    gate = "glu" if isinstance(module.gate, nn.GLU) else _NAMES[type(module.gate)]
+    statistics = module.norm
+    scale = (statistics.running_var + statistics.epsilon).rsqrt() * statistics.weight.data
+    depthwise = low_bit_depthwise(
+        module.depthwise,
+        scale=scale,
+        shift=statistics.bias.data - statistics.running_mean * scale,
+        activation=_NAMES[type(module.activation)],
+    )
+    return [
+        Product(low_bit_linear([module.pointwise_in], activation=gate, norm=norm), stream, "wide"),
+        Convolve(depthwise),
+        Product(low_bit_linear([module.pointwise_out]), "mixed", "output", residual=stream),
+    ]
+
+
+def feed_forward_fits(module: FeedForward) -> bool:
+    """Return whether all of a feed-forward module multiplies integers."""
+    return multiplies_codes(module.expand, module.contract)
+
+
+def attention_fits(module: MultiHeadAttention | RelativeAttention) -> bool:
+    """Return whether all of an attention multiplies integers that the kernel knows."""
+    layers = [module.query, module.key, module.value, module.out]
+    is_relative = isinstance(module, RelativeAttention)
+    return (
+        multiplies_codes(*layers, *([module.position] if is_relative else []))
+        and isinstance(
+            module.dot_product, IntegerRelativeDotProduct if is_relative else IntegerDotProduct
         )
-
-    def __call__(
-        self, x: Tensor, residual: Tensor, mask: Tensor | None, rotation: Tensor | None
-    ) -> Tensor:
-        """Return the sum; arguments are MultiHeadAttention's."""
-        query, key, value = (
-            each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in self.projections(x)
-        )
-        valid = key_valid(mask, len(x))
-        mixed = self.product(query, key, value, valid, rotation=rotation)
-        return self.out(mixed.transpose(1, 2).flatten(-2), residual)
+        and low_bit_attention(module.dot_product, module.heads) is not None
+    )
 
 
-class FusedRelativeAttention:
-    """residual + attention(norm(x)) with relative positions."""
-
-    def __init__(self, module: RelativeAttention, norm: Norm | None):
-        self.module = module
-        self.projections = Projections([module.query, module.key, module.value], norm)
-        self.position = low_bit_linear([module.position])
-        self.product = low_bit_attention(module.dot_product, module.heads)
-        self.out = low_bit_linear([module.out])
-        self.projected = torch.empty(0, 0)  # the positions of the last utterance's length
-
-    @staticmethod
-    def fits(module: RelativeAttention) -> bool:
-        """Return whether all of it multiplies integers that the kernel knows."""
-        layers = (module.query, module.key, module.value, module.position, module.out)
-        return (
-            multiplies_codes(*layers)
-            and isinstance(module.dot_product, IntegerRelativeDotProduct)
-            and low_bit_attention(module.dot_product, module.heads) is not None
-        )
-
-    def __call__(
-        self, x: Tensor, residual: Tensor, positions: Tensor, valid: Tensor | None
-    ) -> Tensor:
-        """Return the sum; `positions` are those of as many frames as `x` has."""
-        projected = self.projected  # by another thread it may be replaced meanwhile
-        if len(projected) != len(positions):
-            projected = self.projected = self.position(positions)
-        query, key, value = (self.module.split(each) for each in self.projections(x))
-        relative = relative_positions(self.module, projected)
-        mixed = self.product(query, key, value, valid, relative=relative)
-        return self.out(mixed.transpose(1, 2).flatten(-2), residual)
+def convolution_fits(module: ConvolutionModule) -> bool:
+    """Return whether all of a convolution module multiplies integers."""
+    depthwise = module.depthwise
+    return (
+        multiplies_codes(module.pointwise_in, module.pointwise_out)
+        and isinstance(depthwise, IntegerDepthwise)
+        and depthwise.has_codes
+    )
 
 
-class FusedConvolution:
-    """residual + convolution(norm(x)): BatchNorm is in the scales of the depthwise convolution."""
+class ProjectedPositions:
+    """The relative positions that a block projects: those of the last utterance's length are kept."""
 
-    def __init__(self, module: ConvolutionModule, norm: Norm | None):
-        gate = "glu" if isinstance(module.gate, nn.GLU) else _NAMES[type(module.gate)]
-        self.pointwise_in = low_bit_linear([module.pointwise_in], activation=gate, norm=norm)
-        statistics = module.norm
-        scale = (statistics.running_var + statistics.epsilon).rsqrt() * statistics.weight.data
-        self.depthwise = low_bit_depthwise(
-            module.depthwise,
-            scale=scale,
-            shift=statistics.bias.data - statistics.running_mean * scale,
-            activation=_NAMES[type(module.activation)],
-        )
-        self.pointwise_out = low_bit_linear([module.pointwise_out])
+    def __init__(self, layer: IntegerLinear):
+        self.product = low_bit_linear([layer])
+        self.kept = torch.empty(0, 0)
 
-    @staticmethod
-    def fits(module: ConvolutionModule) -> bool:
-        """Return whether all of it multiplies integers."""
-        depthwise = module.depthwise
-        return (
-            multiplies_codes(module.pointwise_in, module.pointwise_out)
-            and isinstance(depthwise, IntegerDepthwise)
-            and depthwise.has_codes
-        )
-
-    def __call__(self, x: Tensor, residual: Tensor, valid: Tensor | None) -> Tensor:
-        """Return the sum; `valid` is True for frames that are not padding, None: all."""
-        return self.pointwise_out(self.depthwise(self.pointwise_in(x), valid), residual)
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Return them projected; `positions` are those of a number of frames, always the same."""
+        kept = self.kept  # by another thread it may be replaced meanwhile
+        if len(kept) != len(positions):
+            kept = self.kept = self.product(positions)
+        return kept
 
 
 class FusedPreNormBlock(nn.Module):
@@ -181,20 +154,22 @@ class FusedPreNormBlock(nn.Module):
 
     def __init__(self, block: PreNormBlock):
         super().__init__()
-        self.attention = FusedAttention(block.attention, norm_of(block.attention_norm))
-        self.feed_forward = FusedFeedForward(block.feed_forward, norm_of(block.feed_forward_norm))
+        attention_norm = norm_of(block.attention_norm)
+        feed_forward_norm = norm_of(block.feed_forward_norm)
+        steps = attention_steps(block.attention, attention_norm, "input")
+        steps += feed_forward_steps(block.feed_forward, feed_forward_norm, "output")
+        self.block = LowBitBlock(steps, dim=len(attention_norm.weight))
 
     @staticmethod
     def fits(block: PreNormBlock) -> bool:
         """Return whether all of it can be fused."""
-        return FusedAttention.fits(block.attention) and FusedFeedForward.fits(block.feed_forward)
+        return attention_fits(block.attention) and feed_forward_fits(block.feed_forward)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, rotation: Tensor | None = None
     ) -> Tensor:
         """Return the block's output."""
-        x = self.attention(x, x, mask, rotation)
-        return self.feed_forward(x, x)
+        return self.block(x, key_valid(mask, len(x)), rotation=rotation)
 
 
 class FusedPostNormBlock(nn.Module):
@@ -202,18 +177,14 @@ class FusedPostNormBlock(nn.Module):
 
     def __init__(self, block: PostNormBlock):
         super().__init__()
-        self.attention = FusedAttention(block.attention, None)
-        self.feed_forward = FusedFeedForward(block.feed_forward, None)
-        self.attention_norm, self.feed_forward_norm = block.attention_norm, block.feed_forward_norm
+        steps = attention_steps(block.attention, None, "input")
+        steps.append(Normalize(norm_of(block.attention_norm)))
+        steps += feed_forward_steps(block.feed_forward, None, "output")
+        steps.append(Normalize(norm_of(block.feed_forward_norm)))
+        self.block = LowBitBlock(steps, dim=len(block.attention_norm.weight))
 
     fits = FusedPreNormBlock.fits
-
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, rotation: Tensor | None = None
-    ) -> Tensor:
-        """Return the block's output."""
-        x = self.attention_norm(self.attention(x, x, mask, rotation))
-        return self.feed_forward_norm(self.feed_forward(x, x))
+    forward = FusedPreNormBlock.forward
 
 
 class FusedConformerBlock(nn.Module):
@@ -221,32 +192,33 @@ class FusedConformerBlock(nn.Module):
 
     def __init__(self, block: ConformerBlock):
         super().__init__()
-        self.first = FusedFeedForward(
-            block.first_feed_forward, norm_of(block.first_feed_forward_norm)
+        first_norm = norm_of(block.first_feed_forward_norm)
+        second_norm = norm_of(block.second_feed_forward_norm)
+        self.positions = ProjectedPositions(block.attention.position)
+        self.block = LowBitBlock(
+            [
+                *feed_forward_steps(block.first_feed_forward, first_norm, "input", factor=0.5),
+                *attention_steps(block.attention, norm_of(block.attention_norm), "output"),
+                *convolution_steps(block.convolution, norm_of(block.convolution_norm), "output"),
+                *feed_forward_steps(block.second_feed_forward, second_norm, "output", factor=0.5),
+                Normalize(norm_of(block.norm)),
+            ],
+            dim=len(first_norm.weight),
         )
-        self.attention = FusedRelativeAttention(block.attention, norm_of(block.attention_norm))
-        self.convolution = FusedConvolution(block.convolution, norm_of(block.convolution_norm))
-        self.second = FusedFeedForward(
-            block.second_feed_forward, norm_of(block.second_feed_forward_norm)
-        )
-        self.norm = block.norm
 
     @staticmethod
     def fits(block: ConformerBlock) -> bool:
         """Return whether all of it can be fused."""
         return (
-            FusedFeedForward.fits(block.first_feed_forward)
-            and FusedRelativeAttention.fits(block.attention)
-            and FusedConvolution.fits(block.convolution)
-            and FusedFeedForward.fits(block.second_feed_forward)
+            feed_forward_fits(block.first_feed_forward)
+            and attention_fits(block.attention)
+            and convolution_fits(block.convolution)
+            and feed_forward_fits(block.second_feed_forward)
         )
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the block's output."""
-        x = self.first(x, x, factor=0.5)
-        x = self.attention(x, x, positions, valid)
-        x = self.convolution(x, x, valid)
-        return self.norm(self.second(x, x, factor=0.5))
+        return self.block(x, valid, positions=self.positions(positions))
 
 
 class FusedSqueezeformerBlock(nn.Module):
@@ -254,35 +226,31 @@ class FusedSqueezeformerBlock(nn.Module):
 
     def __init__(self, block: SqueezeformerBlock):
         super().__init__()
-        parts = (
-            block.attention,
-            block.first_feed_forward,
-            block.convolution,
-            block.second_feed_forward,
-        )
-        self.norms = nn.ModuleList(part.norm for part in parts)
-        self.attention = FusedRelativeAttention(parts[0].module, affine_of(parts[0]))
-        self.first = FusedFeedForward(parts[1].module, affine_of(parts[1]))
-        self.convolution = FusedConvolution(parts[2].module, affine_of(parts[2]))
-        self.second = FusedFeedForward(parts[3].module, affine_of(parts[3]))
+        steps: list[Step] = []
+        stream = "input"
+        for part, steps_of in (
+            (block.attention, attention_steps),
+            (block.first_feed_forward, feed_forward_steps),
+            (block.convolution, convolution_steps),
+            (block.second_feed_forward, feed_forward_steps),
+        ):
+            steps += steps_of(part.module, affine_of(part), stream)
+            steps.append(Normalize(norm_of(part.norm)))
+            stream = "output"
+        self.positions = ProjectedPositions(block.attention.module.position)
+        self.block = LowBitBlock(steps, dim=len(block.attention.scale))
 
     @staticmethod
     def fits(block: SqueezeformerBlock) -> bool:
         """Return whether all of it can be fused."""
         return (
-            FusedRelativeAttention.fits(block.attention.module)
-            and FusedFeedForward.fits(block.first_feed_forward.module)
-            and FusedConvolution.fits(block.convolution.module)
-            and FusedFeedForward.fits(block.second_feed_forward.module)
+            attention_fits(block.attention.module)
+            and feed_forward_fits(block.first_feed_forward.module)
+            and convolution_fits(block.convolution.module)
+            and feed_forward_fits(block.second_feed_forward.module)
         )
 
-    def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return the block's output."""
-        after_attention, after_first, after_convolution, after_second = self.norms
-        x = after_attention(self.attention(x, x, positions, valid))
-        x = after_first(self.first(x, x))
-        x = after_convolution(self.convolution(x, x, valid))
-        return after_second(self.second(x, x))
+    forward = FusedConformerBlock.forward
 
 
 # A block's class, itself and not what it is derived from → what takes its place.

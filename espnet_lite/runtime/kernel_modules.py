@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.lowbit_attention import LowBitAttention, RelativePositions
+from espnet_lite.kernels.lowbit_attention import LowBitAttention
+from espnet_lite.kernels.lowbit_conv1d import LowBitConv1d
+from espnet_lite.kernels.lowbit_conv2d import LowBitConv2d
 from espnet_lite.kernels.lowbit_depthwise import LowBitDepthwise
 from espnet_lite.kernels.lowbit_linear import WEIGHTS, LowBitLinear, Norm
 from espnet_lite.runtime.activations import PackedActivation
@@ -18,6 +20,7 @@ from espnet_lite.runtime.quantized import (
     IntegerDepthwise,
     IntegerDotProduct,
     IntegerLinear,
+    IntegerPositional,
     IntegerRelativeDotProduct,
 )
 
@@ -50,25 +53,35 @@ def multiplies_codes(*layers: nn.Module) -> bool:
 
 
 def low_bit_linear(
-    layers: Sequence[IntegerLinear], *, activation: str = "linear", norm: Norm | None = None
+    layers: Sequence[IntegerLinear],
+    *,
+    activation: str = "linear",
+    norm: Norm | None = None,
+    order: Tensor | None = None,
 ) -> LowBitLinear:
     """Return Linears of one input, whose codes and bits are the same, as one; their outputs lie side by
-    side."""
+    side. With `order` it takes its inputs in another order: input i is number order[i] of the layers'."""
     first = layers[0]
     (codes,) = codes_of(first.input)
-    bits = first.form.weight_bits
     biases = [
         torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers
     ]
+    weight = torch.cat([layer.weight for layer in layers])
     return LowBitLinear(
-        torch.cat([layer.weight for layer in layers]),
-        weight_bits=bits if bits in WEIGHTS else first.form.stored_bits,
+        weight if order is None else weight[:, order],
+        weight_bits=_kernel_bits(first),
         weight_scale=torch.cat([layer.weight_scale for layer in layers]),
         bias=torch.cat(biases),
         codes=codes,
         activation=activation,
         norm=norm,
     )
+
+
+def _kernel_bits(layer: IntegerLinear | IntegerConv2d) -> int | float:
+    """Return the bits of a layer's weights as the kernels keep them."""
+    bits = layer.form.weight_bits
+    return bits if bits in WEIGHTS else layer.form.stored_bits
 
 
 def are_one(layers: Sequence[IntegerLinear]) -> bool:
@@ -125,6 +138,84 @@ def low_bit_depthwise(
         stride=layer.stride,
         activation=activation,
     )
+
+
+def low_bit_conv2d(
+    layer: IntegerConv2d, *, activation: str = "linear", before: IntegerConv2d | None = None
+) -> LowBitConv2d:
+    """Return the convolution of images with channels last; where it comes `before` another one, it
+    leaves that one's codes."""
+    (codes,) = codes_of(layer.input)
+    return LowBitConv2d(
+        layer.weight,
+        weight_bits=_kernel_bits(layer),
+        weight_scale=layer.weight_scale,
+        bias=layer.bias,
+        codes=codes,
+        stride=layer.options["stride"],
+        activation=activation,
+        next_codes=None if before is None else codes_of(before.input)[0],
+    )
+
+
+def convolves_codes(*layers: nn.Module) -> bool:
+    """Return whether all are convolutions of images, not by groups, that multiply integers by integers."""
+    return all(
+        isinstance(layer, IntegerConv2d) and layer.has_codes and layer.options["groups"] == 1
+        for layer in layers
+    )
+
+
+def low_bit_conv1d(
+    layer: IntegerConv1d, *, activation: str = "linear", gives: ActivationCodes | None = None
+) -> LowBitConv1d:
+    """Return the convolution of frames, channels last."""
+    (codes,) = codes_of(layer.input)
+    return LowBitConv1d(
+        layer.weight,
+        weight_scale=layer.weight_scale,
+        bias=layer.bias,
+        codes=codes,
+        stride=layer.options["stride"],
+        groups=layer.options["groups"],
+        activation=activation,
+        gives=gives,
+    )
+
+
+class KernelConv1d(nn.Module):
+    """In the place of an IntegerConv1d of codes."""
+
+    def __init__(self, layer: IntegerConv1d):
+        super().__init__()
+        self.product = low_bit_conv1d(layer)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels_in time_in"]
+    ) -> Float[Tensor, "batch channels time_out"]:
+        """Return what the layer makes of `x`."""
+        return self.product(x.mT).mT
+
+
+class KernelPositional(nn.Module):
+    """In the place of an IntegerPositional of codes."""
+
+    def __init__(self, layer: IntegerPositional):
+        super().__init__()
+        (codes,) = codes_of(layer.input)
+        self.product = LowBitConv1d(
+            layer.weight,
+            weight_scale=layer.weight_scale,
+            bias=layer.bias,
+            codes=codes,
+            padding=layer.options["padding"],
+            groups=layer.options["groups"],
+            activation="gelu",
+        )
+
+    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        """Return what is to be added to `x`."""
+        return self.product(x)
 
 
 def low_bit_attention(
@@ -193,10 +284,3 @@ class FloatWeights(nn.Module):
 def key_valid(mask: Tensor | None, batch: int) -> Tensor | None:
     """Return (batch, keys), True where a key may be seen, of a mask (batch or 1, 1, 1, keys)."""
     return None if mask is None else mask[:, 0, 0].expand(batch, -1)
-
-
-def relative_positions(attention: nn.Module, projected: Tensor) -> RelativePositions:
-    """Return what relative attention adds, for its positions after their projection."""
-    return RelativePositions(
-        attention.split(projected), attention.content_bias.data, attention.position_bias.data
-    )

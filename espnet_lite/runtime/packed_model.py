@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from espnet_lite.config import build_class, choice, from_plain
 from espnet_lite.encoders.families import ENCODERS
@@ -20,6 +21,20 @@ from espnet_lite.text.tokenizer import Tokenizer
 DECODER_PREFIX = "decoder."  # the attention decoder's section: kept in the file, not run here
 _LARGEST_SIZE = 1 << 13  # dim, layers, kernel, …
 _LARGEST_RATE = 1 << 20  # Hz
+_RANDOM_FILLS = {
+    *(Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_),
+    *(nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random numbers that weights begin with: the file's take their place."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in _RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +85,35 @@ class PackedModel(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str) -> "PackedModel":
-        """Return the model of a packed file.
+        """Return the model of a packed file, whose pages hold its weights as far as they are computed
+        with as they are stored (runtime.format.read_packed).
 
         Raises:
             InputError: not a packed file, damaged, of a newer format, or its tensors are not those
                 of its architecture (the first one that differs is named with both shapes).
         """
         header, tensors = read_packed(path)
-        return cls.from_parts(header, tensors, where=path)
+        return cls._filled(header, tensors, where=path, shared=True)
 
     @classmethod
     def from_parts(
         cls, header: dict, tensors: dict[str, Tensor | PackedIntegers], *, where: object = None
     ) -> "PackedModel":
-        """Return the model of a header and its tensors, as `read_packed` gives them."""
-        model = cls(header, where=where)
+        """Return the model of a header and copies of its tensors, as `read_packed` gives them."""
+        return cls._filled(header, tensors, where=where, shared=False)
+
+    @classmethod
+    def _filled(
+        cls,
+        header: dict,
+        tensors: dict[str, Tensor | PackedIntegers],
+        *,
+        where: object,
+        shared: bool,
+    ) -> "PackedModel":
+        """Return the model; `shared`: with the tensors themselves where they are of the right type."""
+        with _Unfilled():
+            model = cls(header, where=where)
         own = model.state_dict()
         given = _of_runtime(tensors)
         for name in sorted(own.keys() | given.keys()):
@@ -98,8 +127,8 @@ class PackedModel(nn.Module):
                     where=where,
                 )
         check_integer_tensors(model, given, where=where)
-        # Copies into fp32 modules, so that bf16 widens without loss, and int8 ones.
-        model.load_state_dict({name: _as_computed(tensor) for name, tensor in given.items()})
+        computed = {name: _as_computed(tensor) for name, tensor in given.items()}
+        model.load_state_dict(computed, assign=shared)
         return model
 
     @torch.inference_mode()
@@ -148,4 +177,7 @@ def _of_runtime(named: dict) -> dict:
 
 
 def _as_computed(tensor: Tensor | PackedIntegers) -> Tensor:
-    return unpack_integers(tensor) if isinstance(tensor, PackedIntegers) else tensor
+    """Return integers as int8; fp32 as it is; bf16 widened, without loss."""
+    if isinstance(tensor, PackedIntegers):
+        return unpack_integers(tensor)
+    return tensor.float() if tensor.is_floating_point() else tensor

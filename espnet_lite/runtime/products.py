@@ -86,13 +86,20 @@ def conv2d(
 
 
 def conv1d(
-    x: Codes, weight: Codes, bias: Float[Tensor, "channels"] | None, *, stride: int, groups: int
+    x: Codes,
+    weight: Codes,
+    bias: Float[Tensor, "channels"] | None,
+    *,
+    stride: int,
+    groups: int,
+    padding: int = 0,
 ) -> Float[Tensor, "batch channels time"]:
-    """Return what nn.Conv1d without padding does."""
+    """Return what nn.Conv1d does; what lies beyond the frames has the code 0."""
     sums = integer_conv2d(
         x.values.unsqueeze(3),
         weight.values.unsqueeze(3),
         stride=(stride, 1),
+        padding=(padding, 0),
         groups=groups,
         largest=_largest(x, weight),
     )

@@ -30,6 +30,7 @@ from espnet_lite.nn.attention import DotProductAttention
 from espnet_lite.nn.convolution import DepthwiseConvolution, convolve_depthwise
 from espnet_lite.nn.local_attention import LocalAttention
 from espnet_lite.nn.masks import window_mask
+from espnet_lite.nn.positional_convolution import PositionalConvolution, positions_of
 from espnet_lite.nn.relative_attention import RelativeDotProduct, shifted
 from espnet_lite.runtime import products
 from espnet_lite.runtime.activations import ActivationFormat, PackedActivation
@@ -194,6 +195,26 @@ class IntegerConv1d(_Weighted):
         return functional.conv1d(*self._in_floats(x), self.bias, **self.options)
 
 
+class IntegerPositional(_Weighted):
+    """In the place of PositionalConvolution, its weight normalization worked out."""
+
+    def __init__(self, layer: PositionalConvolution, form: WeightedFormat):
+        super().__init__(layer, form)
+        _need_static_input(form)
+        if form.input is not None and form.input.bits == 1:
+            raise ValueError("input.bits 1 before a convolution whose padding needs a code of 0")
+        self.options = {"groups": layer.groups, "padding": self.weight.size(2) // 2}
+
+    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        """Return what is to be added to `x`."""
+        if self.has_codes:
+            weight = self._weight_codes()
+            y = products.conv1d(self.input(x.mT), weight, self.bias, stride=1, **self.options)
+        else:
+            y = functional.conv1d(*self._in_floats(x.mT), self.bias, **self.options)
+        return positions_of(y, frames=x.size(1))
+
+
 class _Attention(nn.Module):
     """What both attentions share: a quantizer for each operand."""
 
@@ -279,6 +300,7 @@ INTEGER_MODULES: dict[type[nn.Module], type[nn.Module]] = {
     DepthwiseConvolution: IntegerDepthwise,
     nn.Conv2d: IntegerConv2d,
     nn.Conv1d: IntegerConv1d,
+    PositionalConvolution: IntegerPositional,
     DotProductAttention: IntegerDotProduct,
     LocalAttention: IntegerDotProduct,
     RelativeDotProduct: IntegerRelativeDotProduct,

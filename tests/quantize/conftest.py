@@ -18,6 +18,7 @@ ENCODERS = {
     "conformer": {"kernel": 5},
     "squeezeformer": {"kernel": 5, "reduce_after": 1, "recover_after": 2},
     "sparseformer": {"window_seconds": 0.2, "global_tokens": 1},
+    "hubert_base": {"position_kernel": 6, "position_groups": 2},
 }
 POLICIES: dict[str, tuple[float, int]] = {
     "w8a8": (8, 8),
@@ -51,13 +52,17 @@ def small_model(encoder: str) -> AsrModel:
 
 
 def rules_of(policy: str, encoder: str) -> list[Rule]:
-    """Return the rules: blocks at the policy's bits, subsampling and head with weights of 8 bits."""
+    """Return the rules: blocks at the policy's bits, subsampling and head with weights of 8 bits, a
+    positional convolution of 8 by 8."""
     weight_bits, activation_bits = POLICIES[policy]
     kinds = ["attention_linear", "attention_matmul", "feed_forward"]
     if encoder in ("conformer", "squeezeformer"):
         kinds += ["conv_pointwise", "conv_depthwise"]
     blocks = Rule(tuple(kinds), weight_bits=float(weight_bits), activation_bits=activation_bits)
-    return [blocks, Rule(("subsampling", "head"), weight_bits=8.0)]
+    rules = [blocks, Rule(("subsampling", "head"), weight_bits=8.0)]
+    if encoder == "hubert_base":
+        rules.append(Rule(("conv_positional",), weight_bits=8.0, activation_bits=8))
+    return rules
 
 
 def speech(*samples: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,6 @@ struct Bf16 {
 };
 
 // A scalar as a vector of one: the same expressions then do both.
-inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats nearest(Floats x) { return (x + ROUNDER) - ROUNDER; }
 
 struct Numbers {

@@ -10,6 +10,10 @@
 #include <cstdint>
 #include <utility>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define JOIN_NAMES(name, level) name##_##level
 #define NAME_OF_LEVEL(name, level) JOIN_NAMES(name, level)
 #define KERNEL(name) \
@@ -41,7 +45,13 @@ constexpr Ints lane_numbers(std::integer_sequence<int, lane...>) {
 }
 constexpr Ints LANE_NUMBERS = lane_numbers(std::make_integer_sequence<int, LANES>());
 
+#if defined(__AVX512F__)
+inline Floats maximum(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+inline Floats minimum(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
 inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
+#endif
 
 // e^x for x ≤ 0, to 2 units in the last place; 1e-38 and less for x < -87. Split into 2^n · e^r with
 // |r| ≤ ln 2 / 2, and e^r by the polynomial of Cephes' expf.
@@ -61,6 +71,31 @@ inline Floats exp_of_nonpositive(Floats x) {
     const Floats power = tail * (r * r) + r + 1.0f;
     // The low bits of `shifted` are n; its high ones leave on the left.
     return (Floats)((Bits)power + ((Bits)shifted << 23));
+}
+
+// 2^x for x ≤ 0, to 2 units in the last place; 0, or 1e-38 and less, for x < -126. Split into 2^n ·
+// 2^r with |r| ≤ 1/2, and 2^r by the polynomial of Cephes' exp2f.
+inline Floats exp2_of_nonpositive(Floats x) {
+#if defined(__AVX512F__)
+    const Floats n = (Floats)_mm512_roundscale_ps((__m512)x, 0);
+#else
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 · 2^23
+    x = maximum(x, all_lanes(-126.0f));
+    const Floats shifted = x + ROUNDER;
+    const Floats n = shifted - ROUNDER;
+#endif
+    const Floats r = x - n;
+    Floats tail = r * 1.535336188319500e-4f + 1.339887440266574e-3f;
+    tail = tail * r + 9.618437357674640e-3f;
+    tail = tail * r + 5.550332471162809e-2f;
+    tail = tail * r + 2.402264791363012e-1f;
+    tail = tail * r + 6.931472028550421e-1f;
+    const Floats power = tail * r + 1.0f;
+#if defined(__AVX512F__)
+    return (Floats)_mm512_scalef_ps((__m512)power, (__m512)n);
+#else
+    return (Floats)((Bits)power + ((Bits)shifted << 23));
+#endif
 }
 
 // Exchange the lanes of a and b whose numbers have the bit STEP so that 2×2 blocks are transposed.
