@@ -22,6 +22,7 @@ UNITS = {
     "sparseformer": ["attention", "feed_forward"],
     "conformer": ["feed_forward", "attention", "convolution", "feed_forward"],
     "squeezeformer": ["attention", "feed_forward", "convolution", "feed_forward"],
+    "hubert_base": ["attention", "feed_forward"],
 }
 
 
