@@ -264,6 +264,8 @@ def _check_places(path: Path, layout: dict) -> None:
         place = entry["data_offsets"]
         if not (isinstance(place, list) and [type(number) for number in place] == [int, int]):
             raise _damaged(path, f"tensor '{name}' has the bytes {str(place)[:40]}")
+        if not all(type(size) is int for size in entry["shape"]):  # true is 1, and no size
+            raise _damaged(path, f"tensor '{name}' has the shape {str(entry['shape'])[:40]}")
         places.append((*place, name))
     end = 0
     for begin, behind, name in sorted(places):
