@@ -84,6 +84,19 @@ def read_checked_header(path: Path | str) -> dict:
         return _check(path, view)[0]
 
 
+def mappings_of(header: dict, *keys: str, where: Path | str) -> dict[str, dict]:
+    """Return these parts of a header, which the format itself does not ask for.
+
+    Raises:
+        InputError: one is missing or no mapping, named with `where`.
+    """
+    for key in keys:
+        if not isinstance(header.get(key), dict):
+            found = str(header.get(key))[:40]
+            raise _damaged(Path(where), f"'{key}' of its header is {found}, expected a mapping")
+    return {key: header[key] for key in keys}
+
+
 def read_packed(path: Path | str) -> tuple[dict, dict]:
     """Return `(header, {name: tensor})` on the CPU: the tensors as stored, fp32, bf16, int64 or int32;
     integers of few bits as `PackedIntegers`.

@@ -26,7 +26,7 @@ from espnet_lite.quantize.export import export_model
 from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
 from espnet_lite.quantize.quantizers import ActivationQuantizer
 from espnet_lite.runtime.bits import PackedIntegers
-from espnet_lite.runtime.format import packed_bytes, read_packed
+from espnet_lite.runtime.format import mappings_of, packed_bytes, read_packed
 from espnet_lite.runtime.pack import PackPolicy, apply_policy, largest_difference
 from espnet_lite.runtime.packed_model import DECODER_PREFIX, PackedModel
 from espnet_lite.tasks.quantize import (
@@ -122,11 +122,11 @@ def read_packed_source(path: Path) -> Source:
             fix="give the packed model in bf16 or fp32 that it was made from, or its experiment",
         )
     model = PackedModel.from_parts(header, tensors, where=path)
-    kept = ("architecture", "sample_rate", "tokenizer", "record")
+    kept = mappings_of(header, "architecture", "tokenizer", "record", where=path)
     decoder = {
         name: tensor.float() for name, tensor in tensors.items() if name.startswith(DECODER_PREFIX)
     }
-    return Source(model, {key: header[key] for key in kept}, (), decoder, path)
+    return Source(model, {**kept, "sample_rate": header.get("sample_rate")}, (), decoder, path)
 
 
 def _read_record(path: Path) -> dict:

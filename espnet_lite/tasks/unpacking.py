@@ -9,7 +9,7 @@ from espnet_lite.errors import InputError
 from espnet_lite.files import atomic_folder
 from espnet_lite.models.asr import AsrModel
 from espnet_lite.models.pretrained import compare_architectures, read_pretrained
-from espnet_lite.runtime.format import read_header
+from espnet_lite.runtime.format import mappings_of, read_header
 from espnet_lite.tasks.asr import TrainAsrConfig
 from espnet_lite.text.tokenizer import Tokenizer
 from espnet_lite.train.checkpoint import save_weights
@@ -34,7 +34,7 @@ def unpack_recognizer(
     if expdir.exists():
         raise InputError("is there already", where=expdir, fix="name a new folder")
     weights, architecture = read_pretrained(path)
-    header = read_header(path)
+    header = mappings_of(read_header(path), "tokenizer", "record", where=path)
     tokenizer = Tokenizer.from_dict(header["tokenizer"], where=path)
     config = load_config(config_file, TrainAsrConfig, overrides)
     compare_architectures(to_plain(config.model), architecture, config.model, where=path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_lite.bin import pack_model, unpack_model
-from espnet_lite.runtime.format import read_packed
+from espnet_lite.runtime.format import read_packed, write_packed
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs" / "an4" / "asr1"
 MODEL = RECIPE / "models" / "asr_bpe30_bf16.esp"
@@ -53,3 +53,17 @@ def test_another_model_is_refused(tmp_path, capsys, options, config, message):
 def test_an_experiment_is_not_overwritten(tmp_path, capsys):
     assert run(tmp_path) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["record", "tokenizer"])
+def test_a_header_without_a_part_is_one_line(tmp_path, capsys, part):
+    header, tensors = read_packed(MODEL)
+    foreign = tmp_path / "foreign.esp"
+    write_packed(foreign, tensors, {key: value for key, value in header.items() if key != part})
+    given = ["--model", str(foreign)]
+    config = ["--config", str(RECIPE / "conf" / "train_asr.yaml"), "--expdir", str(tmp_path / "e")]
+    assert unpack_model.main([*given, *config]) == 2
+    assert f"'{part}' of its header is None" in capsys.readouterr().err
+    policy = ["--config", str(RECIPE / "conf" / "quantize_bf16.yaml")]
+    assert pack_model.main([*given, *policy, "--output", str(tmp_path / "again.esp")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign.esp"]
