@@ -57,7 +57,8 @@ class RelativeDotProduct(nn.Module):
         """Return the mixed values for scaled queries, all at once."""
         scores = content_query @ key.mT + shifted(position_query @ positions.mT)
         if penalty is not None:
-            scores = scores + penalty
+            # In the scores' own type: under autocast a sum of two types takes ten times as long.
+            scores = scores + penalty.to(scores.dtype)
         with torch.autocast(scores.device.type, enabled=False):  # sums in fp32 all the same
             probabilities = scores.softmax(dim=-1)
         return self.dropout(probabilities) @ value
