@@ -10,10 +10,11 @@ from torch.nn import functional
 from espnet_lite.config import build_class, check_numbers, choice, optional_choice
 from espnet_lite.data.utterance import TOKEN_PADDING, Batch
 from espnet_lite.decode.families import DECODERS, build_decoder
-from espnet_lite.decode.greedy import BLANK, ctc_greedy
+from espnet_lite.decode.greedy import ctc_greedy
 from espnet_lite.encoders.families import ENCODERS, check_frame_rate
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
+from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.loss import Loss
 from espnet_lite.nn.input_mask import InputMask
 from espnet_lite.score.alignment import align
@@ -186,15 +187,7 @@ class AsrModel(nn.Module):
 
     def _ctc(self, log_probs, lengths, batch: Batch, alignable: Bool[Tensor, "batch"]) -> Tensor:
         """Return the CTC loss summed over the utterances that can be aligned."""
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.tokens.clamp(min=0),
-            lengths,
-            batch.token_lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=True,
-        )
+        losses = ctc_loss(log_probs, lengths, batch.tokens.clamp(min=0), batch.token_lengths)
         return torch.where(alignable, losses, 0.0).sum()
 
     def _attention(

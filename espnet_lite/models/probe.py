@@ -15,10 +15,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet_lite.data.utterance import UNIT_PADDING, Batch
-from espnet_lite.decode.greedy import BLANK
 from espnet_lite.encoders.front_end import StackedLogMelConfig, StackedLogMelFrontEnd
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.features.frame_grid import FrameGrid
+from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.asr import greedy_errors
 from espnet_lite.models.loss import Loss
 
@@ -227,15 +227,7 @@ class CtcProbe(_Probe):
         log_probs = pad_sequence(
             logits.log_softmax(dim=-1).split(lengths.tolist()), batch_first=True
         )
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.tokens.clamp(min=0),
-            lengths,
-            batch.token_lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=True,
-        )
+        losses = ctc_loss(log_probs, lengths, batch.tokens.clamp(min=0), batch.token_lengths)
         count, total = len(batch.ids), losses.sum()
         metrics = {"loss": (total.detach(), count)}
         if not self.training:

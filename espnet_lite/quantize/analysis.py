@@ -27,9 +27,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from espnet_lite.decode.greedy import BLANK
+from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.nn.attention import MultiHeadAttention
 from espnet_lite.nn.convolution import ConvolutionModule
 from espnet_lite.nn.feed_forward import FeedForward
@@ -220,15 +219,7 @@ class Outcome:
     loss_ctc: float
 
 
-def ctc_loss(log_probs: Tensor, tokens: Tensor) -> float:
+def transcript_loss(log_probs: Tensor, tokens: Tensor) -> float:
     """Return the CTC loss of one utterance in nats; 0 where it has too few frames."""
-    loss = functional.ctc_loss(
-        log_probs[:, None],
-        tokens[None],
-        torch.tensor([len(log_probs)]),
-        torch.tensor([len(tokens)]),
-        blank=BLANK,
-        reduction="sum",
-        zero_infinity=True,
-    )
-    return loss.item()
+    lengths = torch.tensor([[len(log_probs)], [len(tokens)]])
+    return ctc_loss(log_probs[None], lengths[0], tokens[None], lengths[1]).item()

@@ -10,15 +10,14 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from espnet_lite.config import read_yaml, to_plain
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch
-from espnet_lite.decode.greedy import BLANK
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.errors import InputError
 from espnet_lite.files import read_lines
+from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.asr import frames_needed
 from espnet_lite.quantize.config import QuantizeConfig
 from espnet_lite.quantize.distillation import agreeing
@@ -309,15 +308,7 @@ def dev_quality(
         log_probs = model.ctc_log_probs(output.encoded)
         theirs = reference.encode(batch.waveform, batch.waveform_lengths)
         agreed, valid = agreeing(log_probs, reference.ctc_log_probs(theirs.encoded), output.lengths)
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.tokens.clamp(min=0),
-            output.lengths,
-            batch.token_lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=True,
-        )
+        losses = ctc_loss(log_probs, output.lengths, batch.tokens.clamp(min=0), batch.token_lengths)
         alignable = output.lengths >= frames_needed(batch.tokens, batch.token_lengths)
         loss += torch.where(alignable, losses, 0.0).sum().item()
         same, frames, count = same + int(agreed), frames + int(valid), count + len(batch.ids)

@@ -21,11 +21,11 @@ from espnet_lite.quantize.analysis import (
     Outcome,
     Recording,
     UnitErrors,
-    ctc_loss,
     find_units,
     hybrid,
     record,
     subsets,
+    transcript_loss,
 )
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.score.alignment import align
@@ -185,7 +185,7 @@ def _outcome(found: Recording, reference: Recording, one: Spoken, tokenizer: Tok
         words=counts.tokens,
         disagreeing=frames - int(same.sum()),
         frames=frames,
-        loss_ctc=ctc_loss(found.log_probs, one.tokens),
+        loss_ctc=transcript_loss(found.log_probs, one.tokens),
     )
 
 

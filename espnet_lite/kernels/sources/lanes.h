@@ -73,6 +73,26 @@ inline Floats exp_of_nonpositive(Floats x) {
     return (Floats)((Bits)power + ((Bits)shifted << 23));
 }
 
+// log x for positive x of the normal range, to 2 units in the last place. Split into 2^n · m with m from
+// √½ to √2, and log m by the polynomial of Cephes' logf.
+inline Floats log_of_positive(Floats x) {
+    constexpr uint32_t ROOT_OF_HALF = 0x3f3504f3, MANTISSA = 0x007fffff;
+    constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+    const Bits above = (Bits)x - ROOT_OF_HALF;
+    const Floats n = __builtin_convertvector((Ints)above >> 23, Floats);
+    const Floats m = (Floats)((above & MANTISSA) + ROOT_OF_HALF) - 1.0f;
+    const Floats square = m * m;
+    Floats tail = m * 7.0376836292e-2f - 1.1514610310e-1f;
+    tail = tail * m + 1.1676998740e-1f;
+    tail = tail * m - 1.2420140846e-1f;
+    tail = tail * m + 1.4249322787e-1f;
+    tail = tail * m - 1.6668057665e-1f;
+    tail = tail * m + 2.0000714765e-1f;
+    tail = tail * m - 2.4999993993e-1f;
+    tail = tail * m + 3.3333331174e-1f;
+    return ((tail * m * square + n * LN2_LOW) - 0.5f * square) + m + n * LN2_HIGH;
+}
+
 // 2^x for x ≤ 0, to 2 units in the last place; 0, or 1e-38 and less, for x < -126. Split into 2^n ·
 // 2^r with |r| ≤ 1/2, and 2^r by the polynomial of Cephes' exp2f.
 inline Floats exp2_of_nonpositive(Floats x) {
