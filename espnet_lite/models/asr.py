@@ -14,8 +14,8 @@ from espnet_lite.decode.greedy import ctc_greedy
 from espnet_lite.encoders.families import ENCODERS, check_frame_rate
 from espnet_lite.encoders.front_end import FRONT_ENDS
 from espnet_lite.encoders.output import EncoderOutput
-from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.loss import Loss
+from espnet_lite.nn.ctc_loss import ctc_loss
 from espnet_lite.nn.input_mask import InputMask
 from espnet_lite.score.alignment import align
 

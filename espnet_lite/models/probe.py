@@ -18,9 +18,9 @@ from espnet_lite.data.utterance import UNIT_PADDING, Batch
 from espnet_lite.encoders.front_end import StackedLogMelConfig, StackedLogMelFrontEnd
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.features.frame_grid import FrameGrid
-from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.asr import greedy_errors
 from espnet_lite.models.loss import Loss
+from espnet_lite.nn.ctc_loss import ctc_loss
 
 SILENCE_CLASS = 0  # the class of frames without speech
 

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.nn.attention import MultiHeadAttention
 from espnet_lite.nn.convolution import ConvolutionModule
+from espnet_lite.nn.ctc_loss import ctc_loss
 from espnet_lite.nn.feed_forward import FeedForward
 from espnet_lite.nn.relative_attention import RelativeAttention
 

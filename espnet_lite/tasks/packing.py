@@ -17,8 +17,8 @@ from espnet_lite.data.utterance import Batch
 from espnet_lite.encoders.output import EncoderOutput
 from espnet_lite.errors import InputError
 from espnet_lite.files import read_lines
-from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.models.asr import frames_needed
+from espnet_lite.nn.ctc_loss import ctc_loss
 from espnet_lite.quantize.config import QuantizeConfig
 from espnet_lite.quantize.distillation import agreeing
 from espnet_lite.quantize.export import export_model

@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from espnet_lite.kernels import ctc_loss as module
 from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.ctc_loss import ctc_loss
 from espnet_lite.kernels.library import library
+from espnet_lite.nn.ctc_loss import ctc_loss
 
 
 @pytest.fixture(params=levels())
