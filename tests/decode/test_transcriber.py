@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,17 @@ def test_raw_samples_on_stdin(path, tmp_path):
     assert done.stdout.decode() == expected + "\n"
     odd = subprocess.run(command, input=b"\0\0\0", capture_output=True, check=False)
     assert (odd.returncode, odd.stderr) == (2, b"error: stdin: 3 bytes, expected 16-bit samples\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line(path, tmp_path):
+    soundfile.write(tmp_path / "one.wav", noise(1.5), 16000)
+    command = [sys.executable, "-m", "espnet_lite.bin.transcribe", path, tmp_path / "one.wav"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    told = done.stderr.decode()
+    assert done.returncode == 2
+    assert told == f"error: stdout: No space left on device, at {tmp_path / 'one.wav'}\n"
 
 
 def test_bad_input_is_one_line(path, tmp_path, capsys):
