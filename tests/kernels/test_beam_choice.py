@@ -6,21 +6,14 @@ import pytest
 import torch
 
 from espnet_lite.kernels.beam_choice import ARGUMENTS, BEST_ARGUMENTS, BeamChoice
-from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.library import library
 
 
-@pytest.fixture(params=levels())
-def functions(request):
+@pytest.fixture
+def functions(of_level):
     """Return the C functions of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
     return (
-        made.function("beam_choice", request.param, ARGUMENTS),
-        made.function("beam_choice_best", request.param, BEST_ARGUMENTS),
+        of_level("beam_choice", ARGUMENTS),
+        of_level("beam_choice_best", BEST_ARGUMENTS),
     )
 
 

@@ -5,23 +5,12 @@ import torch
 from torch.nn import functional
 
 from espnet_lite.kernels import ctc_loss as module
-from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.library import library
 from espnet_lite.nn.ctc_loss import ctc_loss
 
 
-@pytest.fixture(params=levels())
-def level(request, monkeypatch):
+@pytest.fixture(autouse=True)
+def at_one_level(of_level, monkeypatch):
     """Let the loss take the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-
-    def of_level(name, arguments):
-        return made.function(name, request.param, arguments)
-
     monkeypatch.setattr(module, "kernel", of_level)
 
 
@@ -58,7 +47,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_loss_and_gradient_are_those_of_torch_in_double_precision(sizes, level):
+def test_loss_and_gradient_are_those_of_torch_in_double_precision(sizes):
     logits, *rest = utterances(*sizes)
     weight = torch.rand(sizes[0])
     x, reference = logits.clone().requires_grad_(), logits.double().requires_grad_()
@@ -72,7 +61,7 @@ def test_loss_and_gradient_are_those_of_torch_in_double_precision(sizes, level):
         assert torch.equal(ctc_loss(logits.log_softmax(dim=-1), *rest), losses)
 
 
-def test_gradient_is_nearer_to_double_precision_than_that_of_torch(level):
+def test_gradient_is_nearer_to_double_precision_than_that_of_torch():
     logits, *rest = utterances(3, 400, 200, 30, 5.0)
 
     def gradient(function, x):
@@ -86,7 +75,7 @@ def test_gradient_is_nearer_to_double_precision_than_that_of_torch(level):
     assert (ours - exact).abs().max() < (theirs - exact).abs().max()
 
 
-def test_what_cannot_be_aligned_costs_nothing_and_has_no_gradient(level):
+def test_what_cannot_be_aligned_costs_nothing_and_has_no_gradient():
     logits, *_ = utterances(3, 4, 1, 5, 1.0)
     log_probs = logits.log_softmax(dim=-1).requires_grad_()
     # Three frames for four tokens; three, and four with the blank between, for two equal pairs.
@@ -98,7 +87,7 @@ def test_what_cannot_be_aligned_costs_nothing_and_has_no_gradient(level):
     torch.testing.assert_close(log_probs.grad[1].sum(dim=-1), torch.tensor([-1.0, -1, -1, 0]))
 
 
-def test_padding_is_not_looked_at(level):
+def test_padding_is_not_looked_at():
     logits, *_ = utterances(2, 9, 4, 6, 1.0)
     lengths, token_lengths = torch.tensor([9, 5]), torch.tensor([4, 2])
     tokens = torch.tensor([[1, 2, 3, 4], [2, 2, 5, 5]])
@@ -112,7 +101,7 @@ def test_padding_is_not_looked_at(level):
     assert not padded.grad[1, 5:].any() and padded.grad[1, :5].any()
 
 
-def test_numbers_that_are_none_make_the_loss_none(level):
+def test_numbers_that_are_none_make_the_loss_none():
     logits, lengths, tokens, token_lengths = utterances(2, 20, 5, 6, 1.0)
     log_probs = logits.log_softmax(dim=-1)
     log_probs[0, 7] = torch.nan
@@ -120,7 +109,7 @@ def test_numbers_that_are_none_make_the_loss_none(level):
     assert losses[0].isnan() and losses[1].isfinite()
 
 
-def test_impossible_tokens_are_as_rare_as_can_be(level):
+def test_impossible_tokens_are_as_rare_as_can_be():
     """−∞ is a probability of 0: alone a path around it counts."""
     log_probs = torch.full((1, 3, 3), -1.0)
     log_probs[0, 1, 2] = -torch.inf
@@ -132,7 +121,7 @@ def test_impossible_tokens_are_as_rare_as_can_be(level):
 @pytest.mark.parametrize(
     "length, token, token_length", [(5, 1, 1), (-1, 1, 1), (4, 7, 1), (4, -1, 1), (4, 1, 3)]
 )
-def test_what_is_out_of_range_is_refused(length, token, token_length, level):
+def test_what_is_out_of_range_is_refused(length, token, token_length):
     log_probs = torch.zeros(1, 4, 7).log_softmax(dim=-1)
     with pytest.raises(
         ValueError, match="not within 4 frames and 2 tokens, or a token not within 7"
@@ -145,7 +134,7 @@ def test_what_is_out_of_range_is_refused(length, token, token_length, level):
         )
 
 
-def test_other_types_are_computed_by_torch(level):
+def test_other_types_are_computed_by_torch():
     logits, *rest = utterances(2, 20, 5, 6, 1.0)
     x = logits.double().log_softmax(dim=-1)
     assert torch.equal(ctc_loss(x, *rest), by_torch(x, *rest))

@@ -6,22 +6,15 @@ import pytest
 import torch
 
 from espnet_lite.decode.ctc_prefix import CtcPrefixScorer, FusedCtcPrefixScorer
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.ctc_prefix import ADVANCE_ARGUMENTS, SCORE_ARGUMENTS
-from espnet_lite.kernels.library import library
 
 
-@pytest.fixture(params=levels())
-def functions(request):
+@pytest.fixture
+def functions(of_level):
     """Return the C functions of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
     return (
-        made.function("ctc_prefix", request.param, SCORE_ARGUMENTS),
-        made.function("ctc_prefix_advance", request.param, ADVANCE_ARGUMENTS),
+        of_level("ctc_prefix", SCORE_ARGUMENTS),
+        of_level("ctc_prefix_advance", ADVANCE_ARGUMENTS),
     )
 
 

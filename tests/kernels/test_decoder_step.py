@@ -7,21 +7,14 @@ import torch
 
 from espnet_lite.decode.decoder_scorer import StepDecoder
 from espnet_lite.decode.fused_decoder import FusedDecoder
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.decoder_step import ARGUMENTS
-from espnet_lite.kernels.library import library
 from espnet_lite.nn.decoder import TransformerDecoder
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("decoder_step", request.param, ARGUMENTS)
+    return of_level("decoder_step", ARGUMENTS)
 
 
 def make_decoder(vocab: int, dim: int, heads: int, feed_forward: int) -> TransformerDecoder:

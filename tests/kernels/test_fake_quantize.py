@@ -4,26 +4,15 @@ import pytest
 import torch
 
 from espnet_lite.kernels import fake_quantize
-from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.library import library
 from espnet_lite.quantize.quantizers import BitActivation, LsqActivation, LsqWeight
 
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 70, 64)]  # batch, heads, time, head_dim; parts of 4,096
 TYPES = (torch.float32, torch.bfloat16)
 
 
-@pytest.fixture(params=levels())
-def level(request, monkeypatch):
+@pytest.fixture
+def at_one_level(of_level, monkeypatch):
     """Let the quantizers take the C functions of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-
-    def of_level(name, arguments):
-        return made.function(name, request.param, arguments)
-
     monkeypatch.setattr(fake_quantize, "kernel", of_level)
     return of_level
 
@@ -52,7 +41,7 @@ def run(quantizer, x, gradient, autocast: bool):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_values_are_torchs_to_the_bit_and_gradients_but_for_their_sums(
-    level, monkeypatch, size, dtype, transposed
+    at_one_level, monkeypatch, size, dtype, transposed
 ):
     torch.manual_seed(0)
     x = torch.randn(size)
@@ -76,7 +65,7 @@ def test_values_are_torchs_to_the_bit_and_gradients_but_for_their_sums(
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_weights_of_convolutions_and_inputs_with_gaps(level, monkeypatch):
+def test_weights_of_convolutions_and_inputs_with_gaps(at_one_level, monkeypatch):
     torch.manual_seed(0)
     for shape in ((5, 7), (4, 1, 31), (3, 2, 3, 3)):
         for granularity in ("channel", "tensor"):
@@ -97,7 +86,7 @@ def test_weights_of_convolutions_and_inputs_with_gaps(level, monkeypatch):
     assert quantizer(x[:0]).shape == (0, 8)
 
 
-def test_several_threads_sum_as_one(level):
+def test_several_threads_sum_as_one(at_one_level):
     torch.manual_seed(0)
     x, gradient = torch.randn(3, 2, 100, 64), torch.randn(3, 2, 100, 64)
     threads = torch.get_num_threads()

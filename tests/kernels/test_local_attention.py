@@ -6,24 +6,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.flops import FLOP_FORMULAS
-from espnet_lite.kernels.library import library
 from espnet_lite.kernels.local_attention import ARGUMENTS, fused, in_blocks
 from espnet_lite.nn.local_attention import LocalAttention
 
 OPERATOR = torch.ops.espnet_lite.local_attention
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("local_attention", request.param, ARGUMENTS)
+    return of_level("local_attention", ARGUMENTS)
 
 
 def inputs(frames: int, *, batch=2, heads=3, head_dim=8, scale=1.0) -> list[torch.Tensor]:

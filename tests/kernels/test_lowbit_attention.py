@@ -5,8 +5,6 @@ import torch
 
 from espnet_lite.kernels import lowbit_attention
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_attention import ARGUMENTS, LowBitAttention, RelativePositions
 
 HEADS = 3
@@ -31,15 +29,10 @@ FOUR = {
 RULES = {"8 bits": EIGHT, "1 bit": ONE, "4 bits": FOUR}
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("lowbit_attention", request.param, ARGUMENTS)
+    return of_level("lowbit_attention", ARGUMENTS)
 
 
 def inputs(frames: int, *, head_dim: int = 16, batch: int = 2) -> list[torch.Tensor]:

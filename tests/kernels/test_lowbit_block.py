@@ -11,7 +11,6 @@ from espnet_lite.kernels import (
     lowbit_linear,
 )
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_attention import LowBitAttention, RelativePositions
 from espnet_lite.kernels.lowbit_block import (
@@ -31,17 +30,6 @@ EIGHT["value"] = [ActivationCodes("lsq", 0.02, low=-128, high=127)] * HEADS
 ONE = {name: [ActivationCodes("sign", 0.5)] * HEADS for name in ("query", "key", "value")}
 ONE["probabilities"] = [ActivationCodes("binary", 0.03, sparse=True)] * HEADS
 RULES = {"8 bits": EIGHT, "1 bit": ONE}
-
-
-@pytest.fixture(params=levels())
-def level(request):
-    """Return one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return request.param
 
 
 def block_of(level: str):

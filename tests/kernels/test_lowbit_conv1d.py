@@ -7,7 +7,6 @@ from torch.nn import functional
 from espnet_lite.errors import InputError
 from espnet_lite.kernels import lowbit_conv1d
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_conv1d import ARGUMENTS, LowBitConv1d
 from espnet_lite.kernels.lowbit_linear import ACTIVATED
@@ -33,15 +32,10 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("lowbit_conv1d", request.param, ARGUMENTS)
+    return of_level("lowbit_conv1d", ARGUMENTS)
 
 
 def drawn(outputs: int, channels: int, kernel: int) -> torch.Tensor:

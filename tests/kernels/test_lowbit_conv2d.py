@@ -6,8 +6,6 @@ from torch.nn import functional
 
 from espnet_lite.kernels import lowbit_conv2d
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
-from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_conv2d import ARGUMENTS, ImageCodes, LowBitConv2d
 from espnet_lite.kernels.lowbit_linear import WEIGHTS
 
@@ -28,15 +26,10 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("lowbit_conv2d", request.param, ARGUMENTS)
+    return of_level("lowbit_conv2d", ARGUMENTS)
 
 
 def drawn(shape: tuple, *, weight_bits: int | float = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,6 @@ from torch.nn import functional
 from espnet_lite.errors import InputError
 from espnet_lite.kernels import lowbit_depthwise
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_depthwise import ARGUMENTS, LowBitDepthwise
 
@@ -20,15 +19,10 @@ RULES = {
 }
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("lowbit_depthwise", request.param, ARGUMENTS)
+    return of_level("lowbit_depthwise", ARGUMENTS)
 
 
 def by_loop(codes: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ from torch.nn import functional
 from espnet_lite.errors import InputError
 from espnet_lite.kernels import lowbit_linear
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.library import library
 from espnet_lite.kernels.lowbit_linear import ARGUMENTS, WEIGHTS, LowBitLinear, Norm
 
@@ -33,15 +32,10 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("lowbit_linear", request.param, ARGUMENTS)
+    return of_level("lowbit_linear", ARGUMENTS)
 
 
 def weights_of(bits: int | float, outputs: int, inputs: int) -> torch.Tensor:

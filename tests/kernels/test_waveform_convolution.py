@@ -7,7 +7,6 @@ from torch.nn import functional
 
 from espnet_lite.kernels import waveform_convolution
 from espnet_lite.kernels.activation_codes import ActivationCodes
-from espnet_lite.kernels.build import levels
 from espnet_lite.kernels.library import library
 from espnet_lite.kernels.waveform_convolution import ARGUMENTS, NormedConvolution
 
@@ -20,15 +19,10 @@ GIVES = {
 }
 
 
-@pytest.fixture(params=levels())
-def function(request):
+@pytest.fixture
+def function(of_level):
     """Return the C function of one level."""
-    made = library()
-    if made is None:
-        pytest.skip("no C++ compiler here")
-    if levels().index(request.param) > levels().index(made.level):
-        pytest.skip(f"this processor has no {request.param}")
-    return made.function("waveform_convolution", request.param, ARGUMENTS)
+    return of_level("waveform_convolution", ARGUMENTS)
 
 
 def waveforms(*samples: int) -> torch.Tensor:
