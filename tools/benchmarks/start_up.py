@@ -38,7 +38,7 @@ torch.set_num_threads(int(sys.argv[3]))
 clock.append(time.time())
 from espnet_lite.decode.transcriber import Transcriber
 from espnet_lite.profile.memory import peak_bytes
-gc.enable()
+gc.enable(); gc.freeze()
 clock.append(time.time())
 recognizer = Transcriber.load(sys.argv[1])
 clock.append(time.time())
