@@ -29,30 +29,6 @@ inline int64_t in_whole(int64_t count, int64_t unit) { return (count + unit - 1)
 
 inline Floats magnitude(Floats a) { return (Floats)((Bits)a & 0x7fffffffu); }
 
-#if defined(__AVX512F__)
-inline float sum_of(Floats lanes) { return _mm512_reduce_add_ps((__m512)lanes); }
-inline float largest_of(Floats lanes) { return _mm512_reduce_max_ps((__m512)lanes); }
-inline int32_t sum_of(Ints lanes) { return _mm512_reduce_add_epi32((__m512i)lanes); }
-#else
-inline float sum_of(Floats lanes) {
-    float sum = 0.0f;
-    for (int i = 0; i < LANES; ++i) sum += lanes[i];
-    return sum;
-}
-
-inline float largest_of(Floats lanes) {
-    float largest = lanes[0];
-    for (int i = 1; i < LANES; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
-    return largest;
-}
-
-inline int32_t sum_of(Ints lanes) {
-    int32_t sum = 0;
-    for (int i = 0; i < LANES; ++i) sum += lanes[i];
-    return sum;
-}
-#endif
-
 // The first `count` lanes, zeros behind them.
 inline Floats load_some(const float* from, int64_t count) {
     if (count >= LANES) return load(from);

@@ -29,18 +29,6 @@ inline Floats log_of_sum(Floats a, Floats b, Floats c) {
                                  exp_of_nonpositive(c - top));
 }
 
-inline float largest_of(Floats x) {
-    float largest = x[0];
-    for (int lane = 1; lane < LANES; ++lane) largest = x[lane] > largest ? x[lane] : largest;
-    return largest;
-}
-
-inline float sum_of(Floats x) {
-    float sum = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
-    return sum;
-}
-
 // Blanks and tokens of one frame, or what belongs to each; a vector of impossible tokens before them.
 struct Row {
     float *blanks, *tokens;

@@ -53,6 +53,31 @@ inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 #endif
 
+// Over the lanes of one vector.
+#if defined(__AVX512F__)
+inline float sum_of(Floats lanes) { return _mm512_reduce_add_ps((__m512)lanes); }
+inline float largest_of(Floats lanes) { return _mm512_reduce_max_ps((__m512)lanes); }
+inline int32_t sum_of(Ints lanes) { return _mm512_reduce_add_epi32((__m512i)lanes); }
+#else
+inline float sum_of(Floats lanes) {
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; ++i) sum += lanes[i];
+    return sum;
+}
+
+inline float largest_of(Floats lanes) {
+    float largest = lanes[0];
+    for (int i = 1; i < LANES; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
+    return largest;
+}
+
+inline int32_t sum_of(Ints lanes) {
+    int32_t sum = 0;
+    for (int i = 0; i < LANES; ++i) sum += lanes[i];
+    return sum;
+}
+#endif
+
 // e^x for x ≤ 0, to 2 units in the last place; 1e-38 and less for x < -87. Split into 2^n · e^r with
 // |r| ≤ ln 2 / 2, and e^r by the polynomial of Cephes' expf.
 inline Floats exp_of_nonpositive(Floats x) {
