@@ -8,6 +8,7 @@ not, on other devices and in other types, torch's is what runs.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from espnet_lite.kernels import ctc_loss as kernel
@@ -57,6 +58,7 @@ class _CtcLoss(torch.autograd.Function):
         return losses.masked_fill_(losses == torch.inf, 0.0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient) -> tuple[Tensor, None, None, None]:
         (of_log_probs,) = ctx.saved_tensors
         return of_log_probs * gradient[:, None, None], None, None, None
