@@ -3,11 +3,11 @@
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from espnet_lite.errors import REQUEUE, InputError
@@ -123,6 +123,22 @@ def _run_once(command: Sequence[str], processes: int, meeting: Meeting | None, a
     except SignalException:
         return REQUEUE
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
+        code = first_failure(error.failures.values())
         return code if code > 0 else 128 - code
     return 0
+
+
+def first_failure(failures: Iterable[ProcessFailure]) -> int:
+    """Return the exit code, −n for signal n, of the process whose end ended the others.
+
+    torch knows when they failed by whole seconds alone. Of those of one second a mistake that was
+    told comes first, then a kill; by that the connections of others broke, and the agent stopped the
+    rest by SIGTERM.
+    """
+
+    def place(failure: ProcessFailure) -> tuple[int, int]:
+        code = failure.exitcode
+        order = {2: 0, -signal.SIGTERM: 3}.get(code, 1 if code < 0 else 2)
+        return failure.timestamp, order
+
+    return min(failures, key=place).exitcode

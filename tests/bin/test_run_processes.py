@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from espnet_lite.bin import merge_checkpoint, run_processes
 from espnet_lite.errors import InputError
 from espnet_lite.train.checkpoint import is_sharded
-from espnet_lite.train.launch import Meeting, meeting_of_slurm
+from espnet_lite.train.launch import Meeting, first_failure, meeting_of_slurm
 
 MEASURED = ("minutes", "core_minutes", "audio_seconds_per_second", "data_wait_percent")
 # fp32, because the bound is on rounding; dropout and masks stay on: each batch brings their seed.
@@ -216,6 +217,35 @@ def test_a_clip_that_one_process_cannot_read_ends_both_with_one_line(corpus, tmp
     assert process.returncode == 2, said
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "utterance 'train5'" in line and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("codes", "cause"),
+    [
+        (
+            (-15, 2),
+            2,
+        ),  # the first was about to end by itself, its line said, when the agent stopped it
+        ((2, 2), 2),
+        ((1, -9), -9),  # its connection to the killed one broke
+        ((1, -15), 1),
+        ((-15, -15), -15),
+    ],
+)
+def test_of_processes_that_failed_within_a_second_the_cause_gives_the_code(codes, cause):
+    failures = [failure(code, second=7) for code in codes]
+    assert first_failure(failures) == first_failure(failures[::-1]) == cause
+
+
+def test_the_process_that_failed_a_second_before_the_others_gives_the_code():
+    assert first_failure([failure(-9, second=130), failure(1, second=10)]) == 1
+
+
+def failure(code: int, *, second: int) -> ProcessFailure:
+    """Return what the agent notes of a process that ended with `code`."""
+    noted = ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file="")
+    noted.timestamp = second
+    return noted
 
 
 @pytest.mark.slow
