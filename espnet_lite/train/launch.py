@@ -131,14 +131,14 @@ def _run_once(command: Sequence[str], processes: int, meeting: Meeting | None, a
 def first_failure(failures: Iterable[ProcessFailure]) -> int:
     """Return the exit code, −n for signal n, of the process whose end ended the others.
 
-    torch knows when they failed by whole seconds alone. Of those of one second a mistake that was
-    told comes first, then a kill; by that the connections of others broke, and the agent stopped the
-    rest by SIGTERM.
+    A mistake that was told is what ended all, whatever became of the others as they ended. torch knows
+    when the rest failed by whole seconds alone. Of those of one second a kill comes first: by that the
+    connections of others broke, and the agent stopped still others by SIGTERM.
     """
 
-    def place(failure: ProcessFailure) -> tuple[int, int]:
+    def place(failure: ProcessFailure) -> tuple[bool, int, int]:
         code = failure.exitcode
-        order = {2: 0, -signal.SIGTERM: 3}.get(code, 1 if code < 0 else 2)
-        return failure.timestamp, order
+        order = {-signal.SIGTERM: 2}.get(code, 0 if code < 0 else 1)
+        return code != 2, failure.timestamp, order
 
     return min(failures, key=place).exitcode

@@ -213,10 +213,11 @@ def test_a_clip_that_one_process_cannot_read_ends_both_with_one_line(corpus, tmp
     (broken / "train5.wav").write_bytes(b"RIFF")
     words = [*command(corpus, tmp_path / "exp", processes=2), "--train_dirs", str(broken)]
     process = start(words)
-    _, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=120)
     assert process.returncode == 2, said
-    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert "utterance 'train5'" in line and "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "utterance 'train5'" in lines[0], f"{out}\n{said}"
+    assert "Traceback" not in said and "starting all again" not in out
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,29 @@ def test_of_processes_that_failed_within_a_second_the_cause_gives_the_code(codes
 
 def test_the_process_that_failed_a_second_before_the_others_gives_the_code():
     assert first_failure([failure(-9, second=130), failure(1, second=10)]) == 1
+
+
+def test_a_mistake_that_was_told_gives_the_code_at_any_time():
+    assert first_failure([failure(-6, second=7), failure(2, second=8)]) == 2
+
+
+def test_a_process_that_is_stopped_because_of_a_mistake_is_not_taken_for_killed(tmp_path):
+    """Else all would be started again, and would tell the mistake again."""
+    began = tmp_path / "began"
+    rank = f"""
+import os, sys, time
+if os.environ["RANK"] == "1":
+    open({str(began)!r}, "a").write("1")
+    sys.exit(2)
+time.sleep(60)
+"""
+    launch = f"""
+import sys
+from espnet_lite.train.launch import run_together
+sys.exit(run_together([sys.executable, "-c", {rank!r}], processes=2, restarts=1))
+"""
+    done = subprocess.run([sys.executable, "-c", launch], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, began.read_text()) == (2, "", "1"), done.stderr
 
 
 def failure(code: int, *, second: int) -> ProcessFailure:
