@@ -149,5 +149,9 @@ def joined_processes() -> Iterator[Processes]:
         yield Processes(
             rank=distributed.get_rank(), size=size, local_rank=int(os.environ["LOCAL_RANK"])
         )
+    except (InputError, SystemExit):
+        # It ends by itself, with its own exit code, though the agent stops it when another was faster.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
     finally:
         distributed.destroy_process_group()
