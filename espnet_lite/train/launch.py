@@ -136,9 +136,8 @@ def first_failure(failures: Iterable[ProcessFailure]) -> int:
     connections of others broke, and the agent stopped still others by SIGTERM.
     """
 
-    def place(failure: ProcessFailure) -> tuple[bool, int, int]:
+    def place(failure: ProcessFailure) -> tuple:
         code = failure.exitcode
-        order = {-signal.SIGTERM: 2}.get(code, 0 if code < 0 else 1)
-        return code != 2, failure.timestamp, order
+        return code != 2, failure.timestamp, code == -signal.SIGTERM, code > 0
 
     return min(failures, key=place).exitcode
