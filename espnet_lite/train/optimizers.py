@@ -13,6 +13,7 @@ from espnet_lite.errors import InputError
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
 _BEFORE_BLOCKS = re.compile(r"(front_end|encoder)\.")
 _AFTER_BLOCKS = re.compile(r"encoder\.norm\.")  # of the last block's output
+_SCALES = (".scale_factor", ".shift")  # what quantizers learn
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class AdamWConfig:
     eps: float = 1.0e-8
     weight_decay: float = 0.01  # of matrices and kernels only
     layer_decay: float = 1.0  # factor of the rate from each encoder block to the one below it
+    scale_lr_factor: float = 1.0  # of the rate of quantizers' scales and thresholds
 
     def __post_init__(self):
-        check_numbers(self, "lr eps", above=0)
+        check_numbers(self, "lr eps scale_lr_factor", above=0)
         check_numbers(self, "weight_decay", at_least=0)
         check_numbers(self, "layer_decay", above=0, at_most=1)
         check_numbers(self, "betas", at_least=0, below=1)
@@ -35,7 +37,11 @@ class AdamWConfig:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, layer_decay: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    layer_decay: float = 1.0,
+    scale_lr_factor: float = 1.0,
 ) -> list[dict]:
     """Return what is trained in groups of one weight decay and one `lr_factor` each.
 
@@ -58,10 +64,15 @@ def parameter_groups(
                 fix="leave it at 1.0",
             )
         depths = {name: _depth(name, blocks) for name in depths}
+    rates = {
+        name: (scale_lr_factor != 1 and name.endswith(_SCALES), depth)
+        for name, depth in depths.items()
+    }
     groups = []
-    for depth in sorted(set(depths.values()) | {0}):
-        parameters = [p for name, p in trained if depths[name] == depth]
-        factor = layer_decay**depth
+    for rate in sorted(set(rates.values()) | {(False, 0)}):
+        is_scale, depth = rate
+        parameters = [p for name, p in trained if rates[name] == rate]
+        factor = layer_decay**depth * (scale_lr_factor if is_scale else 1.0)
         for matrices, decay in ((True, weight_decay), (False, 0.0)):
             chosen = [p for p in parameters if (p.ndim > 1) == matrices]
             groups.append({"params": chosen, "weight_decay": decay, "lr_factor": factor})

@@ -114,6 +114,7 @@ class Trainer:
             model,
             options.optimizer.weight_decay,
             layer_decay=options.optimizer.layer_decay,
+            scale_lr_factor=options.optimizer.scale_lr_factor,
         )
         self.optimizer = build_class(OPTIMIZERS, options.optimizer)(options.optimizer, groups)
         self._waiting = self._freeze_for_now()  # parameters that are trained later

@@ -6,6 +6,7 @@ from torch import nn
 
 from espnet_lite.config import build_class
 from espnet_lite.errors import InputError
+from espnet_lite.quantize.quantizers import BitActivation
 from espnet_lite.train.optimizers import OPTIMIZERS, AdamWConfig, parameter_groups
 
 
@@ -106,3 +107,27 @@ def test_the_trainer_multiplies_the_rate(make_trainer):
         step = float((value.detach() - start[name]).abs().max())
         factor = 0.25 if name.startswith("front_end.") else 1.0
         assert step == pytest.approx(0.01 / 4 * factor, rel=1e-2), name
+
+
+def test_what_quantizers_learn_has_a_rate_of_its_own():
+    model = recognizer(2)
+    block = model["encoder"].blocks[1]
+    block.quantizer = BitActivation(bits=1, signed=True)
+    groups = parameter_groups(model, 0.3, layer_decay=0.5, scale_lr_factor=0.1)
+    learned = {block.quantizer.scale_factor, block.quantizer.shift}
+    (scales,) = [g for g in groups if learned <= set(g["params"])]
+    assert set(scales["params"]) == learned
+    assert (scales["lr_factor"], scales["weight_decay"]) == (0.1, 0.0)
+    others = {p for g in groups if g is not scales for p in g["params"]}
+    assert others == set(model.parameters()) - learned
+    OPTIMIZERS["adamw"][1](AdamWConfig(), groups)  # an empty group of matrices is none to torch
+
+
+def test_without_a_factor_of_theirs_the_groups_are_as_before():
+    model = recognizer(2)
+    before = parameter_groups(model, 0.3)
+    model["encoder"].blocks[1].quantizer = BitActivation(bits=1, signed=True)
+    assert [len(g["params"]) for g in parameter_groups(model, 0.3)] == [
+        len(before[0]["params"]),
+        len(before[1]["params"]) + 2,
+    ]
