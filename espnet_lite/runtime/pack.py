@@ -18,9 +18,10 @@ TRAINING_PREFIXES = ("input_mask.",)  # parts of a recognizer that only its trai
 class PackPolicy:
     """How the weights of a model are stored (conf/quantize_*.yaml).
 
-    bf16 is for matrices and convolution kernels (two dimensions or more). Biases, normalization
-    scales and CMVN statistics, all of one dimension, stay fp32: together they are under a
-    hundredth of the file, and an 8-bit mantissa would move every frame by their rounding.
+    bf16 is for matrices and convolution kernels (two dimensions or more). Biases, those of relative
+    attention with their two dimensions among them, normalization scales and CMVN statistics stay fp32:
+    together they are under a hundredth of the file, and an 8-bit mantissa would move every frame by
+    their rounding.
     """
 
     weights: str = "bf16"  # fp32 | bf16
@@ -45,14 +46,14 @@ def apply_policy(
     }
     if policy.weights == "fp32":
         return kept
-    return {name: _rounded(tensor) for name, tensor in kept.items()}
+    return {name: _rounded(name, tensor) for name, tensor in kept.items()}
 
 
-def _rounded(tensor: Tensor | PackedIntegers) -> Tensor | PackedIntegers:
+def _rounded(name: str, tensor: Tensor | PackedIntegers) -> Tensor | PackedIntegers:
     """Return a floating-point matrix or kernel in bf16, everything else as it is."""
-    if isinstance(tensor, PackedIntegers) or tensor.ndim < 2 or not tensor.is_floating_point():
+    if isinstance(tensor, PackedIntegers) or not tensor.is_floating_point():
         return tensor
-    return tensor.bfloat16()
+    return tensor if tensor.ndim < 2 or name.endswith("bias") else tensor.bfloat16()
 
 
 def synthetic_waveform(seconds: float, sample_rate: int) -> Float[Tensor, "1 samples"]:

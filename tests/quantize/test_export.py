@@ -12,6 +12,7 @@ from espnet_lite.quantize.export import export_model
 from espnet_lite.quantize.policy import quantize_modules
 from espnet_lite.runtime.bits import PackedIntegers, unpack_integers
 from espnet_lite.runtime.format import read_packed, write_packed
+from espnet_lite.runtime.pack import PackPolicy, apply_policy
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.runtime.quantized import IntegerLinear
 
@@ -43,6 +44,25 @@ def test_a_packed_file_computes_what_the_fake_quantized_model_does(
         torch.testing.assert_close(found[row, :count], expected[row, :count], atol=1e-4, rtol=0)
     plain, _ = log_probs(small_models.small_model(encoder), *audio)
     assert (found[0] - plain[0]).abs().max() > 1e-3  # the bits do count
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "conformer", "squeezeformer"])
+@pytest.mark.parametrize("policy", ["w8a8", "w1a8", "w1a1"])
+def test_bf16_of_what_is_left_changes_nothing_where_all_matrices_are_quantized(
+    small_models, encoder, policy, tmp_path
+):
+    """As recipes pack: what training validated is what is packed, to the last bit."""
+    model = small_models.quantized_model(encoder, policy)
+    exported = export_model(model)
+    tensors = apply_policy(exported.tensors, PackPolicy(weights="bf16"))
+    header = {**small_models.header_of(model), "quantized": exported.quantized}
+    write_packed(tmp_path / "bf16.esp", tensors, header)
+    pack(model, tmp_path / "fp32.esp", small_models.header_of(model))
+    audio = small_models.speech(16000)
+    of_both = [
+        PackedModel.load(tmp_path / f"{name}.esp").log_probs(*audio)[0] for name in ("bf16", "fp32")
+    ]
+    assert torch.equal(*of_both)
 
 
 @pytest.mark.parametrize("policy", ["w1a8", "w1a1"])
