@@ -43,7 +43,7 @@ option_flag fresh "move an existing experiment aside and train anew"
 # shellcheck source=utils/lm.sh
 source "$toolkit/utils/lm.sh"
 option quantize_config conf/quantize_bf16.yaml "bits of the packed model, and its training in few bits" file
-option_list quantize_set "KEY=VALUE: a value of the quantize_config's training, e.g. training.train.updates=500"
+option_list quantize_set "KEY=VALUE: a value of quantize_config, e.g. training.distillation=null"
 option quantize_tag "" "further name of the quantized model, for another variant"
 option inference_config conf/decode_greedy.yaml "decoding" file
 option runtime packed "what computes in stage decode: packed, the kernels for few bits; torch, the reference"
@@ -299,18 +299,18 @@ stage_finetune() {
 }
 
 stage_quantize() {
-    local override arguments=()
+    local override overrides=() again=()
+    for override in "${quantize_set_list[@]}"; do
+        overrides+=(--set "$override")
+    done
     if [[ -n $quantize_exp ]]; then
-        for override in "${quantize_set_list[@]}"; do
-            arguments+=(--set "$override")
-        done
-        [[ $fresh == false ]] || arguments+=(--fresh)
+        [[ $fresh == false ]] || again=(--fresh)
         run quantize_asr --config "$quantize_config" --teacher "$asr_exp" \
             --train_dirs "${train_list[@]/#/$dumpdir/}" --dev_dirs "${dev_list[@]/#/$dumpdir/}" \
-            --expdir "$quantize_exp" "${arguments[@]}"
+            --expdir "$quantize_exp" "${overrides[@]}" "${again[@]}"
     fi
     run pack_model --expdir "${quantize_exp:-$asr_exp}" --config "$quantize_config" \
-        "${pack_speech[@]}" --output "$packed"
+        "${overrides[@]}" "${pack_speech[@]}" --output "$packed"
 }
 
 stage_decode() {

@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         help="dump folders: CTC loss, and frames agreeing with floating point, of what is quantized "
         "here; both go into the record",
     )
+    args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = args.parse_args(argv)
     if (options.expdir is None) == (options.model is None):
         raise InputError("expected one of them", where="--expdir, --model")
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from espnet_lite.runtime.format import write_packed
     from espnet_lite.tasks import packing
 
-    config = load_config(options.config, QuantizeConfig)
+    config = load_config(options.config, QuantizeConfig, options.overrides)
     read = packing.read_packed_source if options.expdir is None else packing.read_experiment
     path = options.expdir or options.model
     source = read(path)

@@ -195,10 +195,10 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             row["row"],
             _millions(row["model"]["parameters"]),
             _number(row["model"]["bytes"]),
-            _decimal(record["minutes"]),
-            _decimal(record.get("core_minutes")),
-            _number(record["updates"]),
-            _decimal(record.get("audio_hours")),
+            _decimal(_of_all_steps(record, "minutes")),
+            _decimal(_of_all_steps(record, "core_minutes")),
+            _number(_of_all_steps(record, "updates")),
+            _decimal(_of_all_steps(record, "audio_hours")),
             _decimal(record.get("dev", {}).get("loss_ctc")),
             *(_with_interval(row, name, kind) for kind, name in rates),
         ]
@@ -207,6 +207,14 @@ def _summary(ordered: Sequence[Mapping]) -> str:
             cells[0] = f"{STAR} {cells[0]}"
         lines.append(cells)
     return markdown_table(*_with_bits(ordered, header, lines))
+
+
+def _of_all_steps(record: Mapping, cost: str) -> int | float | None:
+    """Return what a training cost, those before it in a schedule of several steps of bits (stage 7)
+    among it; None where the record does not say."""
+    earlier = (record.get("quantization") or {}).get("earlier_steps", ())
+    parts = [step.get(cost) for step in (record, *earlier)]
+    return None if None in parts else sum(parts)
 
 
 def _with_bits(

@@ -113,6 +113,9 @@ def test_weights_alone_need_no_speech(expdir, tmp_path, capsys):
     assert header["record"]["dev"] == {"loss_ctc": 3.5}
     model = AsrModel(from_plain(AsrConfig, {**MODEL, "decoder": None}), vocab=7)
     assert header["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    given = ["--expdir", expdir, "--set", "weights=bf16"]
+    assert pack(config, tmp_path / "bf16.esp", *given) == 0
+    assert read_header(tmp_path / "bf16.esp")["policy"]["weights"] == "bf16"
 
 
 def test_scales_of_activations_are_measured_and_quality_is_in_the_record(

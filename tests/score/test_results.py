@@ -368,6 +368,15 @@ def test_bits_and_agreement_are_columns_where_a_row_was_quantized(recipe, rows):
     assert header.index("bits") == header.index("bytes") + 1
 
 
+def test_a_schedule_of_several_steps_costs_what_all_of_them_cost(recipe):
+    step = {"minutes": 1.0, "core_minutes": 0.5, "updates": 200, "audio_hours": 2.0}
+    last = {"minutes": 4.5, "core_minutes": 4.0, "updates": 700, "audio_hours": 7.0}
+    last |= {"parameters": 9, "seed": 0, "quantization": {"earlier_steps": [step, step]}}
+    page = results_page({"x": build(recipe, bits="w1a1", record=last)})
+    (line,) = [line for line in page.splitlines() if line.startswith("| ★ **x**")][:1]
+    assert "| **6.5** | **5.0** | **1,100** | **11.0** |" in " ".join(line.split())
+
+
 def test_row_names_the_committed_copy_of_the_same_bytes(recipe):
     (recipe / "models").mkdir()
     (recipe / "models" / "a.esp").write_bytes(b"others!")

@@ -240,6 +240,7 @@ def test_a_policy_with_training_is_trained_beside_the_recognizer_and_then_packed
     )
     assert f"[--expdir] {student} [--set] [training.train.updates=5]" in train
     assert pack.startswith(f"pack_model [--expdir] {student}")
+    assert "[--set] [training.train.updates=5]" in pack
     assert "[--output] [exp/asr_bpe30/model_w8_short.esp]" in pack and "--train_dirs" not in pack
     assert "up to date" in finished.run(*options, "--stage", "quantize", "--stop_stage", "quantize")
     options[-1] = "training.train.updates=6"
@@ -248,9 +249,11 @@ def test_a_policy_with_training_is_trained_beside_the_recognizer_and_then_packed
 
 def test_a_policy_without_training_measures_activations_while_it_is_packed(finished):
     finished.write_config("quantize_w8.yaml", "rules: [{kinds: [head], activation_bits: 8}]")
-    finished.run("--quantize_config", "conf/quantize_w8.yaml")
+    options = ["--quantize_config", "conf/quantize_w8.yaml"]
+    finished.run(*options, "--quantize_set", "calibration_utterances=64")
     pack = finished.log.read_text().splitlines()[0]
     assert pack.startswith("pack_model [--expdir] [exp/asr_bpe30] ")
+    assert "[--set] [calibration_utterances=64]" in pack
     assert "[--train_dirs] [dump/train] [--dev_dirs] [dump/dev]" in pack
 
 
