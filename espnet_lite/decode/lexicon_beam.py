@@ -79,7 +79,7 @@ class WordNgram:
         except ImportError as error:
             raise InputError(
                 f"method lexicon_beam needs flashlight-text: {error}",
-                fix="install it: pip install 'espnet_lite[lexicon]'",
+                fix="at the root of the repository: .venv/bin/python -m pip install -e '.[lexicon]'",
             ) from None
         dictionary = Dictionary()
         for word in (*self.words, UNKNOWN):

@@ -1,5 +1,6 @@
 """A recipe's results folder: everything that is drawn from its JSONs, written together."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,34 @@ def draw(results_dir: Path, rows: Mapping[str, Mapping]) -> Drawn:
     )
     notes_path = results_dir / "results" / "notes.md"
     page = results_page(
-        rows,
+        _with_kept_files(rows, results_dir),
         pretrainings=read_pretrainings(results_dir),
         efficiency=lines,
         figures=figures,
         notes="\n".join(read_lines(notes_path)) if notes_path.is_file() else None,
     )
     return Drawn(page, lines, figures)
+
+
+def _with_kept_files(rows: Mapping[str, Mapping], results_dir: Path) -> dict[str, dict]:
+    """Return the rows with the bare name of each model that is no longer where the row says.
+
+    A row names where its model and its language model lay when it was written. They may have been
+    removed since, or others written in their place.
+    """
+    found: dict[str, str | None] = {}  # file -> its SHA-256, None where it is not there
+
+    def now(model: Mapping) -> dict:
+        name = model["file"]
+        if name not in found:
+            path = results_dir / name
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        return {**model, "file": name if found[name] == model["sha256"] else Path(name).name}
+
+    return {
+        name: {**row, **{key: now(row[key]) for key in ("model", "lm") if row.get(key)}}
+        for name, row in rows.items()
+    }
 
 
 def write(results_dir: Path, drawn: Drawn) -> None:

@@ -35,7 +35,7 @@ _COLUMNS = {
 _SUMMARY = (
     "In brackets: the 95 % interval of the rate{drawn}. "
     "dev CTC loss: nats an utterance on the sets that chose the checkpoints, at the best checkpoint;"
-    " it tells rows apart where error rates are too high to."
+    " it still tells rows apart where error rates are too high to compare."
 )
 _AGREEMENT = "frames as fp32, %"
 _AGREEING = (
@@ -277,7 +277,7 @@ def _details(row: Mapping) -> str:
         known.append(("Language model", _language_model(row["lm"])))
     lines = [f"## {row['row']}", "", *(f"- {name}: {value}" for name, value in known), ""]
     if record.get("command"):
-        lines += ["The training command:", "", "```", record["command"].strip(), "```", ""]
+        lines += [_how_trained(record), "", "```", _program_call(record["command"]), "```", ""]
     if Path(model["file"]).parent == Path("."):
         lines += ["Its model is not kept in `models/`: it has to be trained again."]
     else:
@@ -328,24 +328,39 @@ def _training(record: Mapping) -> str:
     return ", ".join(_said(record, _TRAINING))
 
 
+def _how_trained(record: Mapping) -> str:
+    """Return what stands above the command of a training."""
+    said = "What the training was run with, on folders of the machine it ran on"
+    if record.get("config"):
+        said += f"; the recipe's own command is in the header of `conf/{record['config']}`"
+    return f"{said}:"
+
+
+def _program_call(command: str) -> str:
+    """Return a recorded command, which may begin with the name of a program, as a shell takes it."""
+    is_bare = command.startswith(("train_asr ", "quantize_asr "))
+    return f"python -m espnet_lite.bin.{command}".strip() if is_bare else command.strip()
+
+
 def _machine(known: Mapping) -> str:
     return ", ".join(_said(known, _MACHINE)) or ABSENT
 
 
 def _decode_again(row: Mapping) -> str:
     """Return the command that makes the scores of a row once more."""
-    command = f"./run.sh --stage decode --model {row['model']['file']}"
+    lm = row.get("lm")
+    makes_lm = bool(lm) and Path(lm["file"]).parent.name != "models"
+    command = f"./run.sh --stage {'lm' if makes_lm else 'decode'} --model {row['model']['file']}"
     config_file = row["decode"].get("config_file")
     if config_file is not None and config_file != DEFAULT_DECODING:
         command += f" --inference_config {config_file}"
-    if row.get("lm"):
-        lm, record = row["lm"], row["lm"].get("record", {})
-        is_kept = Path(lm["file"]).parent.name == "models"
-        if is_kept:
-            return f"{command} --lm {lm['file']}"
+    if makes_lm:
+        record = lm.get("record", {})
         command += f" --lm_config conf/{record.get('config', 'lm.yaml')}"
         if files := [name for name in record.get("text", {}).get("files", []) if "." in name]:
             command += f' --lm_text "{" ".join(files)}"'
+    elif lm:
+        command += f" --lm {lm['file']}"
     return command
 
 

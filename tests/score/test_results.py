@@ -1,6 +1,7 @@
 """Rows of results: what they are joined from, what they must have, and the page they make."""
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from espnet_lite.score.results import (
     row_text,
     with_earlier_sets,
 )
+from espnet_lite.score.results_folder import draw
 from espnet_lite.score.results_page import markdown_table, results_page
 
 
@@ -60,6 +62,7 @@ def test_page_is_the_same_for_any_order_and_names_what_it_must(rows):
         "commit": "0123abc",
     }
     rows["long"]["record"] |= {"command": "train_asr --config conf/train_asr.yaml"}
+    rows["long"]["record"] |= {"config": "train_asr.yaml"}
     page = results_page(rows)
     assert page == results_page(dict(reversed(rows.items())))
     summary = [line for line in page.splitlines() if line.startswith("|")]
@@ -74,7 +77,8 @@ def test_page_is_the_same_for_any_order_and_names_what_it_must(rows):
         "commit 0123abc",
         "seed 3",
         "Some CPU, 2 cores",
-        "train_asr --config conf/train_asr.yaml",
+        "\npython -m espnet_lite.bin.train_asr --config conf/train_asr.yaml\n",
+        "command is in the header of `conf/train_asr.yaml`:\n",
         "8.31 M parameters of the 10.24 M that were trained",
     ):
         assert text in page, text
@@ -102,6 +106,23 @@ def test_a_model_that_is_not_kept_is_not_promised(rows):
     page = results_page(rows)
     assert "--model model_bf16.esp" not in page and "--model models/long.esp" in page
     assert page.count("Its model is not kept in `models/`") == 1
+
+
+@pytest.mark.parametrize("content", [b"weights", b"other weights", None])
+def test_a_model_is_kept_where_its_file_has_the_bytes_of_the_row(tmp_path, rows, content):
+    (tmp_path / "models").mkdir()
+    rows["long"]["model"]["sha256"] = hashlib.sha256(b"weights").hexdigest()
+    rows["long"]["lm"] = {"file": "models/lm.esp", "bytes": 3, "sha256": "2" * 64}
+    (tmp_path / "models" / "lm.esp").write_bytes(b"another")
+    if content is not None:
+        (tmp_path / "models" / "long.esp").write_bytes(content)
+    page = draw(tmp_path, rows).page
+    is_kept = content == b"weights"
+    assert ("--stage lm --model models/long.esp --lm_config" in page) == is_kept
+    # there is none of models/short.esp
+    assert page.count("Its model is not kept in `models/`") == 2 - is_kept
+    assert "--lm models/lm.esp" not in page and "models/short.esp" not in page
+    assert rows["long"]["model"]["file"] == "models/long.esp"
 
 
 def test_raw_table_is_padded_and_escapes_bars():
@@ -280,6 +301,7 @@ def test_the_language_model_of_a_row_is_told_with_the_command(recipe):
     page = results_page({"x": build(recipe)})
     assert "perplexity on dev 2.768 per token, 22.56 per word" in page
     assert '--lm_config conf/lm_ngram.yaml --lm_text "more.gz"' in page
+    assert "./run.sh --stage lm --model models/model.esp --lm_config" in page  # it is made first
     (recipe / "exp" / "lm.esp").write_bytes(b"n-gram")
     assert "--model models/model.esp --lm models/lm.esp" in results_page({"x": build(recipe)})
     earlier = recipe / "row.json"

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Encoders × bits: the rows of the quantization study. For each encoder the recognizer is trained first,
 # where it is not there; then each row from it. Rows, by the names of conf/quantize_*.yaml:
-#   fp32 w8a8 w4a8 w2a8 w1_58a8 w2a16 w1a16 w1a8 w1a4 w1a1
+#   bf16 fp32 w8a8 w4a8 w2a8 w1_58a8 w2a16 w1a16 w1a8 w1a4 w1a1
+#   w1a8_cotrained int8_dynamic_ptq int8_ptq int4_ptq
 #   w1a8_no_distillation w1a4_no_distillation w1a1_no_distillation
 # A row whose results/<row>.json is there is skipped, so this can be stopped and started again, and
 # machines share the rows by naming encoders and rows.
 #
 # Usage: local/quantization_study.sh --corpus DIR --work DIR [--encoders "transformer conformer …"]
-#            [--rows "fp32 w8a8 …"] [--results DIR] [-- OPTION...]
+#            [--rows "bf16 w8a8 …"] [--results DIR] [-- OPTION...]
 # Run from the recipe folder. WORK gets data, dumps and experiments; RESULTS (default: WORK/results_of_study)
 # gets results/<row>.json. OPTIONs go to run.sh: -- --nj 16 --quantize_set training.train.threads=4
 set -euo pipefail
@@ -15,7 +16,8 @@ shopt -s inherit_errexit
 export LC_ALL=C
 
 corpus="" work="" results="" encoders="transformer conformer squeezeformer sparseformer"
-rows="fp32 w8a8 w2a8 w1a8 w1a1 w4a8 w1_58a8 w2a16 w1a16 w1a4
+rows="bf16 fp32 w8a8 w2a8 w1a8 w1a1 w4a8 w1_58a8 w2a16 w1a16 w1a4
+w1a8_cotrained int8_dynamic_ptq int8_ptq int4_ptq
 w1a8_no_distillation w1a4_no_distillation w1a1_no_distillation"
 while (($# > 0)); do
     case $1 in
