@@ -4,8 +4,8 @@ Every quantizer obeys one contract, which training, packed file and kernels shar
 integers and a scale, and `forward(x)` is exactly codes · scale in fp32 (cast once where autocast asks
 for it). Nothing is added to that product: the threshold β of one-bit activations decides which code
 a value gets, not what the code means. Rounding is half to even, sign(0) is +1, and 0 gets the code 0
-wherever the codes have a 0. Of NaN `forward` makes NaN and the backward pass a gradient that is NaN, so
-that a training ends; integers have no NaN, and `codes` gives any code.
+wherever the codes have a 0. What is NaN stays NaN in `forward`, and makes the gradient of a learned scale
+NaN, so that a training ends; integers have no NaN, and `codes` gives any code.
 
 A learned scale is `start · factor`: `start` is measured once, `factor` is the parameter and begins
 at 1 (β is `start · shift`, from 0). A step of Adam, whose length does not depend on the gradient's, then
