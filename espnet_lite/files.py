@@ -12,7 +12,8 @@ from pathlib import Path
 
 from espnet_lite.errors import InputError
 
-# What the user can mend: no space, over quota, read-only, no permission, missing folder, too large.
+# What the user can mend: no space, over quota, read-only, no permission, no folder or one in the place of
+# the file, too large.
 _WRITE_FAULTS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -20,6 +21,7 @@ _WRITE_FAULTS = (
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EISDIR,
     errno.EEXIST,
     errno.EFBIG,
 )
@@ -40,13 +42,22 @@ def write_faults_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _WRITE_FAULTS:
+        if error.errno not in _WRITE_FAULTS and not _is_missing_folder(error, path):
             raise
         raise InputError(
             f"cannot write: {os.strerror(error.errno)}",
             where=path,
             fix="what was there before is untouched; free space or choose a writable folder and run again",
         ) from error
+
+
+def _is_missing_folder(error: OSError, path: Path) -> bool:
+    """Return whether a folder on the way to `path` is not there and cannot be made, as below /proc.
+
+    Not so for any other file that is missing: that may be one which was to be read.
+    """
+    is_missing = error.errno == errno.ENOENT and isinstance(error.filename, (str, Path))
+    return is_missing and Path(error.filename) in path.parents
 
 
 def _temporary(path: Path, kind: str) -> Path:

@@ -68,6 +68,26 @@ def test_a_fault_of_the_disk_itself_stays_an_os_error(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("write", [atomic_path, atomic_folder])
+def test_a_folder_that_cannot_be_made_is_one_line(write):
+    for path in ("/proc/no_such/a.json", "/proc/no/such/a.json"):
+        with pytest.raises(InputError) as raised, write(path):
+            raise AssertionError("nothing is written")
+        assert f"{path}: cannot write: {os.strerror(errno.ENOENT)};" in str(raised.value)
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line_and_stays(tmp_path):
+    (tmp_path / "a.txt" / "b").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"a\.txt: cannot write: Is a directory;"):
+        write_text(tmp_path / "a.txt", "x")
+    assert os.listdir(tmp_path) == ["a.txt"] and os.listdir(tmp_path / "a.txt") == ["b"]
+
+
+def test_a_missing_file_that_was_to_be_read_is_no_fault_of_writing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="input"), atomic_path(tmp_path / "a.txt"):
+        (tmp_path / "input").read_bytes()
+
+
 def test_a_folder_replaces_the_old_one_whole(tmp_path):
     folder = tmp_path / "f"
     for name in ("one", "two"):

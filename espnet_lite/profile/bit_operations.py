@@ -24,7 +24,9 @@ class FactorBits:
 def factor_bits(header: Mapping) -> dict[str, FactorBits]:
     """Return `{module: bits}` of a packed model's header, of what is not 32 bits by 32.
 
-    Weights that are only stored in bf16 count 16 bits, their activations 32.
+    Weights that are only stored in bf16 count 16 bits, their activations 32. So do those of a rule with
+    `activation_bits: 16`, which as 32 leaves them in floating point: no quantizer rounds them, and the
+    file says 32.
     """
     bits = {
         name.removesuffix(_WEIGHT): FactorBits(weight=_BITS[entry["encoding"]])

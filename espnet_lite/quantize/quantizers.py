@@ -4,7 +4,8 @@ Every quantizer obeys one contract, which training, packed file and kernels shar
 integers and a scale, and `forward(x)` is exactly codes · scale in fp32 (cast once where autocast asks
 for it). Nothing is added to that product: the threshold β of one-bit activations decides which code
 a value gets, not what the code means. Rounding is half to even, sign(0) is +1, and 0 gets the code 0
-wherever the codes have a 0.
+wherever the codes have a 0. What is NaN stays NaN in `forward`, and makes the gradient of a learned scale
+NaN, so that a training ends; integers have no NaN, and `codes` gives any code.
 
 A learned scale is `start · factor`: `start` is measured once, `factor` is the parameter and begins
 at 1 (β is `start · shift`, from 0). A step of Adam, whose length does not depend on the gradient's, then
@@ -365,9 +366,10 @@ class _Sign(Function):
     def forward(ctx, x, alpha, beta, dtype):
         ctx.save_for_backward(x, alpha, beta)
         values = FakeQuantizer("sign", alpha, beta).values(x, dtype)
-        if values is None:
-            values = torch.where(x.float() >= beta, alpha, -alpha).to(dtype)
-        return values
+        if values is not None:
+            return values
+        x = x.float()
+        return torch.where(x >= beta, alpha, torch.where(x < beta, -alpha, torch.nan)).to(dtype)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -378,7 +380,8 @@ class _Sign(Function):
         centered = x.float() - beta
         gradient = gradient.float()
         inside = gradient * (centered.abs() <= alpha)
-        of_alpha = torch.where(centered >= 0, gradient, -gradient).sum_to_size(alpha.shape)
+        below = torch.where(centered < 0, -gradient, torch.nan)
+        of_alpha = torch.where(centered >= 0, gradient, below).sum_to_size(alpha.shape)
         return inside.to(x.dtype), of_alpha, -inside.sum_to_size(beta.shape), None
 
 

@@ -333,7 +333,7 @@ def _parse_layout(path: Path, json_text: bytes, json_bytes: int, file_bytes: int
         layout = json.loads(json_text.decode("utf-8"))
         entries = [value for name, value in layout.items() if name != "__metadata__"]
         expected = 8 + json_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its JSON header cannot be read ({_told(error)})") from error
     if file_bytes < expected:
         raise _truncated(path, file_bytes, str(expected))
@@ -364,7 +364,7 @@ def _parse_header(path: Path, layout: dict) -> dict:
             for name, entry in layout.items()
             if name != "__metadata__"
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its espnet_lite header cannot be read ({_told(error)})") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(

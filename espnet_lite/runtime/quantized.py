@@ -5,7 +5,8 @@
     {"weight_bits": 1, "activation_bits": 8, "input": <ActivationFormat> or null}
 
 with the tensors NAME.weight (int1 … int8; bf16 or fp32 where weight_bits is 16 or 32),
-NAME.weight_scale (fp32, one for each output channel; of integers only), NAME.bias as before, and
+NAME.weight_scale (fp32, one for each output channel; of integers only; 0 where all weights of a channel
+are, as one bit has no code for that), NAME.bias as before, and
 NAME.input.scale and NAME.input.offset as the input's quantizer has them. The two products of attention:
 
     {"activation_bits": 8, "operands": {"query": <ActivationFormat>, "key": …, "value": …,
@@ -349,14 +350,16 @@ def check_integer_tensors(
 
     Raises:
         InputError: integers of other bits than the header says, integers where there should be none,
-            a scale that is not finite and above 0, or an offset that is not finite.
+            a scale that is not finite and above 0 (or 0, of one-bit weights), or an offset that is
+            not finite.
     """
     expected = {}
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if isinstance(module, _Weighted) and module.weight.dtype == torch.int8:
             expected[f"{prefix}weight"] = f"int{module.form.stored_bits}"
-            _check_scale(f"{prefix}weight_scale", tensors, where=where)
+            is_one_bit = module.form.stored_bits == 1
+            _check_scale(f"{prefix}weight_scale", tensors, may_be_zero=is_one_bit, where=where)
         elif isinstance(module, PackedActivation) and module.form.quantizer != "absmax":
             _check_scale(f"{prefix}scale", tensors, where=where)
             offset = tensors.get(f"{prefix}offset")
@@ -370,8 +373,17 @@ def check_integer_tensors(
 
 
 def _check_scale(
-    name: str, tensors: Mapping[str, Tensor | PackedIntegers], *, where: object
+    name: str,
+    tensors: Mapping[str, Tensor | PackedIntegers],
+    *,
+    may_be_zero: bool = False,
+    where: object,
 ) -> None:
     scale = tensors[name]
-    if not (isinstance(scale, Tensor) and scale.isfinite().all() and (scale > 0).all()):
-        raise InputError(f"tensor '{name}' is not finite and above 0", where=where)
+    if not (
+        isinstance(scale, Tensor)
+        and scale.isfinite().all()
+        and (scale >= 0 if may_be_zero else scale > 0).all()
+    ):
+        expected = "at least 0" if may_be_zero else "above 0"
+        raise InputError(f"tensor '{name}' is not finite and {expected}", where=where)

@@ -133,7 +133,8 @@ class Trainer:
             when a signal of STOP_SIGNALS asked to stop: the state is saved, run again to go on.
 
         Raises:
-            InputError: the loss or its gradient is not finite; names the utterances.
+            InputError: the loss or its gradient is not finite; names the module whose weights are
+                not, or else the utterances.
         """
         if self.is_sharded:
             self._shard()
@@ -321,12 +322,7 @@ class Trainer:
         scale = self.processes.size / count  # the mean over processes becomes the mean over items
         norm *= scale
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(
-                f"the loss is {loss} and its gradient's norm {norm}",
-                names,
-                fix="listen to these utterances, or lower train.optimizer.lr; the last checkpoint"
-                " is untouched",
-            )
+            self._refuse_not_finite(f"the loss is {loss} and its gradient's norm {norm}", names)
         torch._foreach_mul_(gradients, min(1.0, self.options.clip / (norm + 1e-6)) * scale)
         self.state.update += 1
         factor = self.schedule(self.state.update, self.options.updates)
@@ -335,6 +331,24 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _refuse_not_finite(self, message: str, names: list[str]) -> None:
+        """End all processes: where weights are not finite with their module, as no utterance is to blame
+        then, or else as `_refuse` does."""
+        share = self._sharding.local if self.is_sharded else (lambda whole: whole)
+        held = [(name, share(whole)) for name, whole in self.model.named_parameters()]
+        bad = [number for number, (_, own) in enumerate(held) if not bool(own.isfinite().all())]
+        bad = min((number for part in self.processes.gather(bad) for number in part), default=None)
+        if bad is None:
+            fix = "listen to these utterances, or lower train.optimizer.lr"
+            self._refuse(message, names, fix=f"{fix}; the last checkpoint is untouched")
+        module = held[bad][0].rpartition(".")[0]
+        fault = InputError(
+            f"{message} before update {self.state.update + 1}: weights of {module} are not finite",
+            where=self.folder,
+            fix="begin anew (--fresh) from finite weights, or with a lower train.optimizer.lr",
+        )
+        self.processes.fail_together(fault)
 
     def _refuse(self, message: str, names: list[str], *, fix: str) -> None:
         """End all processes before the update's step; `names` are this process's utterances."""

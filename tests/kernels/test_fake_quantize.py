@@ -65,6 +65,30 @@ def test_values_are_torchs_to_the_bit_and_gradients_but_for_their_sums(
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_nan_in_is_nan_out_in_both_passes(at_one_level, monkeypatch, dtype, in_torch):
+    """Whatever its sign and payload, in whole vectors and in what is left behind the last one."""
+    if in_torch:
+        monkeypatch.setattr(fake_quantize, "kernel", lambda *_: None)
+    payloads = torch.tensor([0x7FC00000, -0x400000, 0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32)
+    nans = payloads.view(torch.float32)
+    assert nans.isnan().all()
+    places = torch.arange(0, 35, 7)
+    for quantizer in quantizers(3):
+        quantizer.start(torch.ones(2, 3, 5, 7))
+        x = torch.full((2, 3, 5, 7), 0.25)
+        x[1, 1].view(-1)[places] = nans
+        for autocast in (False, True):
+            y, _, of_parameters = run(quantizer, x.to(dtype), torch.ones_like(x), autocast)
+            assert torch.equal(y.isnan(), x.isnan()), quantizer
+            has_nan = [True] if quantizer.groups == 1 else [False, True, False]
+            assert of_parameters[0].isnan().tolist() == has_nan, quantizer
+            gradient = torch.where(x.isnan(), x, 1.0)
+            _, of_x, _ = run(quantizer, torch.ones_like(x).to(dtype), gradient, autocast)
+            assert torch.equal(of_x.isnan(), gradient.isnan()), quantizer
+
+
 def test_weights_of_convolutions_and_inputs_with_gaps(at_one_level, monkeypatch):
     torch.manual_seed(0)
     for shape in ((5, 7), (4, 1, 31), (3, 2, 3, 3)):

@@ -1,5 +1,6 @@
 """Packed files of few bits that were damaged, or made by hand to mislead: one clear line each, no crash."""
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -12,7 +13,7 @@ import torch
 from espnet_lite.errors import InputError
 from espnet_lite.quantize.export import export_model
 from espnet_lite.runtime.bits import PackedIntegers
-from espnet_lite.runtime.format import packed_bytes, read_packed
+from espnet_lite.runtime.format import packed_bytes, read_header, read_packed
 from espnet_lite.runtime.packed_model import PackedModel
 
 VALUES = [None, True, -1, 0, 3, 10**9, 10**30, 0.5, -0.0, "", "x", "int1", [], [1], {}, {"a": 1}]
@@ -40,8 +41,13 @@ def refused_or_whole(path) -> bool:
 
 def resealed(header: dict, layout: dict, data: bytes) -> bytes:
     """Return a file of these parts with a checksum that fits."""
-    metadata = {"sha256": "0" * 64, "espnet_lite": json.dumps(header, separators=(",", ":"))}
-    text = json.dumps({"__metadata__": metadata, **layout}, separators=(",", ":")).encode()
+    return sealed(json.dumps(header, separators=(",", ":")), json.dumps(layout), data)
+
+
+def sealed(header_text: str, layout_text: str, data: bytes) -> bytes:
+    metadata = {"sha256": "0" * 64, "espnet_lite": header_text}
+    text = json.dumps({"__metadata__": metadata}, separators=(",", ":"))
+    text = f"{text[:-1]}, {layout_text[1:]}".encode()
     text += b" " * (-len(text) % 8)
     content = struct.pack("<Q", len(text)) + text + data
     digest = hashlib.sha256(content).hexdigest().encode()
@@ -146,7 +152,18 @@ def form(name: str, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tensors": set_to(f"{LAYER}.weight_scale", 0.0)}, r"pointwise_in.weight_scale' is not"),
+        (
+            {"tensors": set_to(f"{LAYER}.weight_scale", -1.0)},
+            r"weight_scale' is not finite and not b",
+        ),
+        (
+            {"tensors": set_to(f"{LAYER}.weight_scale", torch.nan)},
+            r"weight_scale' is not finite and",
+        ),
+        (
+            {"tensors": set_to("ctc_head.weight_scale", 0.0)},
+            r"head.weight_scale' is not finite and ab",
+        ),
         ({"tensors": set_to(f"{LAYER}.input.scale", torch.nan)}, r"input.scale' is not finite and"),
         ({"tensors": set_to(f"{DOT}.query.offset", torch.inf)}, r"query.offset' is not finite"),
         (
@@ -189,6 +206,24 @@ def test_a_dynamic_scale_where_it_does_not_leave_the_sum(content, tmp_path):
 
     with pytest.raises(InputError, match=r"value.quantizer 'absmax', expected a static one"):
         load_with(content, tmp_path, header=value)
+
+
+@pytest.mark.parametrize("depth", [*range(920, 1000, 8), 100_000])
+@pytest.mark.parametrize("in_header", [False, True])
+def test_lists_in_lists(content, tmp_path, in_header, depth):
+    """About as many as Python's stack holds, and far more."""
+    header, layout, data = parts_of(content)
+    lists = "[" * depth + "]" * depth
+    header_text, layout_text = json.dumps({**header, "architecture": 0}), json.dumps(layout)
+    if in_header:
+        header_text = header_text.replace('"architecture": 0', f'"architecture": {lists}')
+    else:
+        layout_text = f'{{"lists": {lists}, {layout_text[1:]}'
+    path = tmp_path / "lists.esp"
+    path.write_bytes(sealed(header_text, layout_text, data))
+    assert refused_or_whole(path)
+    with contextlib.suppress(InputError):
+        read_header(path)
 
 
 def test_integers_in_the_place_of_floats(content, tmp_path):

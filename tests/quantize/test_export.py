@@ -8,10 +8,14 @@ import struct
 import pytest
 import torch
 
+from espnet_lite.errors import InputError
 from espnet_lite.quantize.export import export_model
 from espnet_lite.quantize.policy import quantize_modules
+from espnet_lite.quantize.quantizers import ActivationQuantizer, BitWeight, LsqActivation
 from espnet_lite.runtime.bits import PackedIntegers, unpack_integers
 from espnet_lite.runtime.format import read_packed, write_packed
+from espnet_lite.runtime.kernel_modules import KernelLinear
+from espnet_lite.runtime.kernels import use_kernels
 from espnet_lite.runtime.pack import PackPolicy, apply_policy
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.runtime.quantized import IntegerLinear
@@ -177,5 +181,74 @@ def test_a_plain_model_is_exported_as_it_is(small_models):
 def test_a_model_without_scales_is_refused(small_models):
     model = small_models.small_model("transformer")
     quantize_modules(model, small_models.rules_of("w1a1", "transformer"), where="rules")
-    with pytest.raises(ValueError, match=r"scale' has values that are not finite"):
+    with pytest.raises(InputError, match=r"scale': has values that are not finite"):
         export_model(model)
+
+
+@pytest.mark.parametrize("policy", ["w8a8", "w1.58a8", "w1a8", "w16a8"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(small_models, policy, value):
+    """Before codes are made of them, which have no NaN."""
+    model = small_models.quantized_model("conformer", policy)
+    name = next(name for name in model.state_dict() if "blocks.1" in name and "expand.w" in name)
+    with torch.no_grad():
+        model.get_parameter(name)[1, 2] = value
+    with pytest.raises(InputError, match=f"^tensor '{name}': has values that are not finite;"):
+        export_model(model)
+
+
+class RoundedUp(LsqActivation):
+    """A newcomer's: its codes are others than those of what it is derived from."""
+
+
+class OfAnotherKind(ActivationQuantizer):
+    """A newcomer's of its own."""
+
+    IS_DYNAMIC = True
+
+
+@pytest.mark.parametrize("cls", [RoundedUp, OfAnotherKind])
+@pytest.mark.parametrize("place", ["feed_forward.expand.input_quantizer", "dot_product.value"])
+def test_a_quantizer_that_the_format_does_not_know_is_refused(small_models, cls, place):
+    model = small_models.quantized_model("transformer", "w1a8")
+    names = [name for name, _ in model.named_modules() if name.endswith(place)]
+    model.set_submodule(names[0], cls(bits=8, signed=True))
+    with pytest.raises(InputError) as raised:
+        export_model(model)
+    text = str(raised.value)
+    assert f"no activation quantizer {cls.__name__}, expected one of BitActivation, LsqAct" in text
+    assert text.startswith(names[0].removesuffix("_quantizer"))
+    assert "espnet_lite/runtime/activations.py" in text
+
+
+@pytest.mark.parametrize("policy", ["w1a1", "w1a8", "w1a16"])
+def test_channels_of_one_bit_weights_that_are_all_zero(small_models, encoder, policy, tmp_path):
+    """One bit has no code for 0: their scale is 0, and what comes out of them is the bias."""
+    model = small_models.quantized_model(encoder, policy)
+    layers = {
+        name: layer
+        for name, layer in model.encoder.named_modules(prefix="encoder")
+        if isinstance(getattr(layer, "weight_quantizer", None), BitWeight)
+    }
+    with torch.no_grad():
+        for layer in layers.values():
+            layer.weight[1] = 0.0
+    pack(model, tmp_path / "model.esp", small_models.header_of(model))
+    packed = PackedModel.load(tmp_path / "model.esp")
+    fast = use_kernels(PackedModel.load(tmp_path / "model.esp"))
+    for name, layer in layers.items():
+        replaced = packed.get_submodule(name)
+        assert replaced.weight_scale[1] == 0.0 and (replaced.weight_scale == 0).sum() == 1
+        if isinstance(replaced, IntegerLinear):
+            x = torch.randn(2, 3, layer.in_features)
+            made = KernelLinear(replaced) if replaced.has_codes else replaced
+            bias = 0.0 if layer.bias is None else layer.bias[1]
+            for found in (layer(x), replaced(x), made(x)):
+                assert (found[..., 1] == bias).all(), name
+    audio = small_models.speech(16000, 9000)
+    expected, lengths = log_probs(model, *audio)
+    found, _ = packed.log_probs(*audio)
+    on_kernels, _ = fast.log_probs(*audio)
+    for row, count in enumerate(lengths.tolist()):
+        torch.testing.assert_close(found[row, :count], expected[row, :count], atol=1e-4, rtol=0)
+        assert (on_kernels[row, :count] - expected[row, :count]).abs().median() < 1e-3

@@ -218,6 +218,28 @@ def test_first_scale_is_the_best_of_a_fine_grid_within_a_little(low, high):
     torch.testing.assert_close(scales[1] / scales[0], torch.tensor(20.0), rtol=0.2, atol=0)
 
 
+@pytest.mark.parametrize(("name", "bits"), WEIGHTS)
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_are_seen(name, bits, granularity, value):
+    """Their own output is not finite; only a step size that is learned clips what is infinite."""
+    quantizer = WEIGHT_QUANTIZERS[name](bits=bits, granularity=granularity, channels=2)
+    weight = torch.tensor([[0.5, -0.25, 1.0], [0.25, -1.0, 0.5]])
+    quantizer.start(weight)
+    weight[1, 0] = value
+    is_clipped = name == "lsq" and math.isinf(value)
+    assert quantizer(weight)[1, 0].isfinite() == is_clipped
+
+
+@pytest.mark.parametrize(("name", "bits", "signed"), ACTIVATIONS)
+def test_activations_that_are_nan_stay_nan(name, bits, signed):
+    quantizer = ACTIVATION_QUANTIZERS[name](bits=bits, signed=signed)
+    if not quantizer.IS_DYNAMIC:
+        quantizer.scale_start.fill_(0.5)
+    for sign in (1, -1):
+        assert quantizer(torch.tensor([0.5, sign * math.nan]))[1].isnan()
+
+
 def test_weights_of_nothing_but_zeros_stay_zeros():
     for name, bits in WEIGHTS:
         quantizer = WEIGHT_QUANTIZERS[name](bits=bits, granularity="channel", channels=2)

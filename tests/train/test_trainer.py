@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_lite.errors import InputError
+from espnet_lite.quantize.calibration import start_activations
+from espnet_lite.quantize.policy import Rule, quantize_modules
 from espnet_lite.train.distributed import Processes, joined_processes
 from espnet_lite.train.trainer import STOP_SIGNALS, Trainer
 
@@ -215,6 +217,31 @@ def test_an_infinite_loss_stops_too_though_its_gradient_is_finite(make_trainer):
     trainer.model.register_forward_hook(poison)
     with pytest.raises(InputError, match="before update 1"):
         trainer.run()
+
+
+@pytest.mark.parametrize("bits", [None, (1, 8), (1.58, 8), (4, 8), (4, 4), (1, 1)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named_and_no_utterance(
+    make_trainer, make_model, bits, value
+):
+    model = make_model()
+    model.eval()
+    if bits is not None:
+        rule = Rule(("feed_forward",), weight_bits=bits[0], activation_bits=bits[1])
+        quantize_modules(model, [rule], where="x.yaml")
+        noise = torch.randn(2, 8000)
+        start_activations(model, lambda: model.encode(noise, torch.tensor([8000, 8000])))
+    with torch.no_grad():
+        model.encoder.blocks[0].feed_forward.contract.weight[1, 2] = value
+        if bits in ((4, 8), (4, 4)) and value == math.inf:  # a learned step size clips that
+            model.encoder.blocks[0].feed_forward.contract.bias[0] = value
+    trainer = make_trainer(model=model)
+    with pytest.raises(InputError) as raised:
+        trainer.run()
+    text = str(raised.value)
+    module = "encoder.blocks.0.feed_forward.contract"
+    assert f"before update 1: weights of {module} are not finite;" in text
+    assert str(trainer.folder) in text and "utt0" not in text and trainer.state.update == 0
 
 
 def test_an_update_that_counts_nothing_names_the_utterances(make_trainer):

@@ -3,6 +3,9 @@
 // What is computed is what quantize/quantizers.py computes in torch, by the same operations in fp32:
 // values are equal to the bit, sums of gradients up to the order of their terms. Numbers are fp32 or
 // bf16, in memory without gaps as (outer, groups, inner), a group having a scale and a threshold.
+//
+// NaN gives NaN, so that a training sees it: of two numbers `minimum` and `maximum` return the second
+// where one is NaN, and a gradient is multiplied by 0 and not replaced by it.
 
 #include "lanes.h"
 
@@ -17,7 +20,9 @@ struct Shape {
 };
 
 constexpr float ROUNDER = 12582912.0f;  // 1.5 · 2^23: a sum with it is rounded, half to even
-constexpr int64_t PART = 4096;          // numbers a thread takes at a time
+constexpr float NOT_A_NUMBER = __builtin_nanf("");
+constexpr uint32_t BF16_NOT_A_NUMBER = 0x7fc0;
+constexpr int64_t PART = 4096;  // numbers a thread takes at a time
 
 struct Fp32 {
     typedef float Stored;
@@ -35,10 +40,11 @@ struct Bf16 {
         const Halves halves = *reinterpret_cast<const Halves*>(from);
         return (Floats)(__builtin_convertvector(halves, Bits) << 16);
     }
-    static void put(uint16_t* to, Floats x) {  // to nearest even; these numbers are finite
+    static void put(uint16_t* to, Floats x) {  // to nearest even
         const Bits bits = (Bits)x;
         const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        *reinterpret_cast<Halves*>(to) = __builtin_convertvector(rounded, Halves);
+        const Bits halves = x == x ? rounded : Bits{} + BF16_NOT_A_NUMBER;
+        *reinterpret_cast<Halves*>(to) = __builtin_convertvector(halves, Halves);
     }
     static float get_one(const uint16_t* from) {
         union {
@@ -52,12 +58,15 @@ struct Bf16 {
             float value;
             uint32_t bits;
         } x = {value};
-        *to = (uint16_t)((x.bits + 0x7fff + ((x.bits >> 16) & 1)) >> 16);
+        const uint32_t rounded = (x.bits + 0x7fff + ((x.bits >> 16) & 1)) >> 16;
+        *to = (uint16_t)(value == value ? rounded : BF16_NOT_A_NUMBER);
     }
 };
 
 // A scalar as a vector of one: the same expressions then do both.
 inline Floats nearest(Floats x) { return (x + ROUNDER) - ROUNDER; }
+
+inline Floats clipped(Floats x, Floats low, Floats high) { return minimum(high, maximum(low, x)); }
 
 struct Numbers {
     Floats scale, threshold, low, high;
@@ -65,12 +74,14 @@ struct Numbers {
 
 template <int kind>
 inline Floats value_of(Floats x, const Numbers& n) {
-    if (kind == SIGN) return x >= n.threshold ? n.scale : -n.scale;
-    if (kind == STEPS)
-        return nearest(minimum(maximum(x / n.scale, n.low), n.high)) * n.scale;
     const Floats zero = {}, one = zero + 1.0f;
+    if (kind == SIGN) {
+        const Floats below = x < n.threshold ? -n.scale : zero + NOT_A_NUMBER;
+        return x >= n.threshold ? n.scale : below;
+    }
+    if (kind == STEPS) return nearest(clipped(x / n.scale, n.low, n.high)) * n.scale;
     const Floats u = (x - n.threshold) / n.scale;
-    const Floats y = nearest(minimum(maximum(u, zero), one)) * n.scale;
+    const Floats y = nearest(clipped(u, zero, one)) * n.scale;
     return kind == SPARSE_UNIT ? (x == zero ? zero : y) : y;
 }
 
@@ -82,14 +93,15 @@ inline Floats gradients_of(Floats x, Floats g, const Numbers& n, Floats& of_scal
     if (kind == SIGN) {
         const Floats centered = x - n.threshold;
         const Floats size = centered < zero ? -centered : centered;
-        const Floats inside = size <= n.scale ? g : zero;
-        of_scale += centered >= zero ? g : -g;
+        const Floats inside = g * (size <= n.scale ? one : zero);
+        const Floats below = centered < zero ? -g : zero + NOT_A_NUMBER;
+        of_scale += centered >= zero ? g : below;
         of_threshold -= inside;
         return inside;
     }
     if (kind == STEPS) {
         const Floats u = x / n.scale;
-        const Floats code = nearest(minimum(maximum(u, n.low), n.high));
+        const Floats code = nearest(clipped(u, n.low, n.high));
         const Floats above = u > n.low ? one : zero;
         const Floats within = u < n.high ? above : zero;
         of_scale += g * (within > zero ? code - u : code);
