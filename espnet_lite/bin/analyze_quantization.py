@@ -2,7 +2,8 @@
 depth, and hybrids in which only some kinds of modules are quantized.
 
 The reference is, of a recognizer quantized after training, the one it was made from; of one trained in few
-bits, its teacher (--rule teacher). docs/quantization_errors.md explains what is measured.
+bits, its teacher (--rule teacher); if it was trained in several steps, the floating-point recognizer that the
+first one had as its teacher. docs/quantization_errors.md explains what is measured.
 """
 
 import json
@@ -45,16 +46,23 @@ def main(argv: list[str] | None = None) -> int:
         synergy_rows,
     )
     from espnet_lite.score.results_page import markdown_table
-    from espnet_lite.tasks.quantization_analysis import analyze, described, load_network
+    from espnet_lite.tasks.quantization_analysis import (
+        analyze,
+        check_pair,
+        described,
+        load_network,
+    )
 
     torch.set_num_threads(options.threads)
     reference, quantized = load_network(options.reference), load_network(options.quantized)
+    pair = (reference, options.reference, quantized, options.quantized)
+    check_pair(*pair, rule=options.rule)
     utterances = read_data_dir(options.data_dir)
     analysis = {
         "name": options.name or options.output.stem,
         "rule": options.rule,
         "set": options.data_dir.name,
-        **described(reference, options.reference, quantized, options.quantized),
+        **described(*pair),
         **analyze(reference, quantized, utterances, where=options.quantized),
         "environment": describe(),
     }

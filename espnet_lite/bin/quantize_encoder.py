@@ -1,4 +1,8 @@
-"""Bring a pre-trained encoder to few bits before it is fine-tuned, on speech without transcripts."""
+"""Bring a pre-trained encoder to few bits before it is fine-tuned, on speech without transcripts.
+
+It learns from its own hidden states: of --config, training.distillation and training.train.criterion do not
+count.
+"""
 
 import sys
 from pathlib import Path
@@ -23,7 +27,14 @@ def main(argv: list[str] | None = None) -> int:
             f"--{name}", required=True, nargs="+", type=Path, help=f"dump folders to {purpose}"
         )
     args.add_argument("--expdir", required=True, type=Path, help="experiment folder")
-    args.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="a value of --config, e.g. training.batch_seconds=40",
+    )
     args.add_argument("--fresh", action="store_true", help="move experiments aside, start anew")
     args.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parsed = args.parse_args(argv)

@@ -167,11 +167,29 @@ def _undescribed(path: Path) -> InputError:
 
 
 def compare_architectures(ours: dict, theirs: Mapping, config: object, *, where: Path) -> None:
-    """Compare front end and encoder of a configuration (`config`, and `ours`, it as plain values) with those
-    of trained weights.
+    """Raise unless front end and encoder of a configuration are those of trained weights.
+
+    Takes what `architecture_differences` takes.
 
     Raises:
         InputError: names all keys whose difference makes another architecture.
+    """
+    differing = architecture_differences(ours, theirs, config, where=where)
+    if differing:
+        what = "was trained with another architecture than the model's"
+        raise _unfit(f"{what}: {', '.join(differing)}", where)
+
+
+def architecture_differences(
+    ours: dict, theirs: Mapping, config: object, *, where: Path
+) -> list[str]:
+    """Return in words each key of front end and encoder whose two values make two architectures.
+
+    Args:
+        ours: plain configuration with both parts.
+        theirs: the same of trained weights; keys that it lacks have their defaults.
+        config: what `ours` is the plain form of.
+        where: the folder or file of `theirs`, for messages.
     """
     differing = []
     for part, schema in zip(PARTS, (type(config.front_end), type(config.encoder)), strict=True):
@@ -187,9 +205,7 @@ def compare_architectures(ours: dict, theirs: Mapping, config: object, *, where:
             for key, value in full.items()
             if value != wanted[key] and not _may_differ(key)
         ]
-    if differing:
-        listed = ", ".join(f"{key} {theirs!r}, not {ours!r}" for key, theirs, ours in differing)
-        raise _unfit(f"was trained with another architecture than the model's: {listed}", where)
+    return [f"{key} {theirs!r}, not {ours!r}" for key, theirs, ours in differing]
 
 
 def _may_differ(key: str) -> bool:

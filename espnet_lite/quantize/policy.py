@@ -46,6 +46,7 @@ ACTIVATION_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 FLOATING = 16  # from so many bits on numbers are floating point, and nothing is put in
 GRANULARITIES = ("channel", "tensor")
 NOT_QUANTIZED = ("features", "embedding", "decoder")
+WITHOUT_WEIGHTS = "attention_matmul"  # the kind of products of activations alone
 TABLE_BITS = 8  # of activations that are a table of positions: at least so many
 
 # Inputs that are never below 0, by the class of what holds the module; and inputs that are a table
@@ -154,6 +155,7 @@ def quantize_modules(
     *,
     where: object,
     others: Sequence[Sequence[Rule]] = (),
+    strict: bool = True,
 ) -> list[Placement]:
     """Replace modules of `model` by quantized ones, in place, and return what became of each.
 
@@ -166,10 +168,14 @@ def quantize_modules(
         where: the file they stand in, for messages.
         others: of further precisions the same rules with other bits; each quantizer is then a
             switch (quantize.switches) whose last member is that of `rules`.
+        strict: False does not ask what `check_policy` asks: of the rules of a step, which may have more
+            bits than the policy, or of a training that is there.
 
     Raises:
         InputError: a rule takes nothing, two take the same, or a module cannot be quantized.
     """
+    if strict:
+        check_policy(model, rules, where=where)
     taken = _taken(model, rules, where=where)
     placements = []
     for name, (number, kind) in taken.items():
@@ -192,6 +198,35 @@ def quantize_modules(
             setattr(holder, attribute, quantized.to(device))
         placements.append(_placement(name, kind, number, quantized))
     return placements
+
+
+def check_policy(model: nn.Module, rules: Sequence[Rule], *, where: object) -> None:
+    """Raise where a part of a policy says nothing about `model`; kinds that it does not have may be named.
+
+    Raises:
+        InputError: a rule takes nothing or quantizes nothing of what it takes, one of its names fits
+            nothing, or two rules take the same.
+    """
+    taken = _taken(model, rules, where=where)
+    for number, rule in enumerate(rules):
+        names = [name for name, (of, _) in taken.items() if of == number]
+        for pattern in rule.modules:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise InputError(
+                    f"modules '{pattern}' fits no module of kinds {', '.join(rule.kinds)}",
+                    where=f"{where}: rules[{number}]",
+                    fix="mend it or leave it out",
+                )
+        kinds = {taken[name][1] for name in names}
+        has_weights = kinds != {WITHOUT_WEIGHTS}
+        if rule.activation_bits >= FLOATING and not (has_weights and rule.weight_bits < FLOATING):
+            why = "" if has_weights else f", and {WITHOUT_WEIGHTS} has no weights"
+            raise InputError(
+                f"quantizes nothing of {', '.join(sorted(kinds))}: weight_bits {rule.weight_bits:g}, "
+                f"activation_bits {rule.activation_bits}{why}",
+                where=f"{where}: rules[{number}]",
+                fix=f"give it bits below {FLOATING}, or leave the rule out",
+            )
 
 
 def _taken(model: nn.Module, rules: Sequence[Rule], *, where: object) -> dict[str, tuple[int, str]]:

@@ -121,7 +121,7 @@ def of_last_precision(weights: Mapping[str, Tensor], model: nn.Module) -> dict[s
 
     Args:
         weights: of the model with switches.
-        model: without.
+        model: without; a weight that it has and `weights` have not is left out.
     """
     kept = {}
     for name in model.state_dict():
@@ -134,5 +134,7 @@ def of_last_precision(weights: Mapping[str, Tensor], model: nn.Module) -> dict[s
             for key in weights
             if key.startswith(f"{module}.members.")
         ]
-        kept[name] = weights[f"{module}.members.{max(numbers)}.{attribute}"]
+        last = f"{module}.members.{max(numbers, default=0)}.{attribute}"
+        if last in weights:
+            kept[name] = weights[last]
     return kept

@@ -1,10 +1,11 @@
 """The training of a recognizer: joins configuration, data, model and trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from espnet_lite.config import check_numbers, load_config
 from espnet_lite.data.loader import Loader
@@ -77,9 +78,14 @@ def build_model(
     else:
         weights, plain = read_pretrained(pretrained)
         load_pretrained_weights(model, weights, where=pretrained, pretrained_config=plain)
-        if model.input_mask is not None and "mask_embedding" in weights:
-            model.input_mask.embedding.data.copy_(weights["mask_embedding"])
+        start_input_mask(model, weights)
     return model
+
+
+def start_input_mask(model: AsrModel, weights: Mapping[str, Tensor]) -> None:
+    """Give masks on the encoder's input the vector that a pre-training learned, where both have it."""
+    if model.input_mask is not None and "mask_embedding" in weights:
+        model.input_mask.embedding.data.copy_(weights["mask_embedding"])
 
 
 def build_loaders(
@@ -152,7 +158,7 @@ def train_asr(
         )
         train_loader, dev_loader = build_loaders(config, train, dev, tokenizer)
         inputs = data_fingerprints(train_dirs, dev_dirs, tables=("wav.scp", "text"))
-        inputs["tokens"] = fingerprint(_tokenizer_files(tokenizer_dir))
+        inputs["tokens"] = fingerprint(tokenizer_files(tokenizer_dir))
         inputs["cmvn"] = fingerprint([cmvn_file]) if cmvn_file else None
         if pretrained is not None:
             inputs["pretrained"] = fingerprint([weights_file(pretrained)])
@@ -176,6 +182,6 @@ def train_asr(
     )
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
+def tokenizer_files(folder: Path) -> list[Path]:
     """Return the files that decide what a tokenizer does; each type has some of them."""
     return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from espnet_lite.config import name_of
+from espnet_lite.config import from_plain, name_of, to_plain
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.decode.greedy import ctc_greedy
 from espnet_lite.encoders.families import ENCODERS
 from espnet_lite.errors import InputError
+from espnet_lite.models.pretrained import architecture_differences
 from espnet_lite.quantize.analysis import (
     KINDS,
     Disturbance,
@@ -27,11 +28,11 @@ from espnet_lite.quantize.analysis import (
     subsets,
     transcript_loss,
 )
-from espnet_lite.runtime.packed_model import PackedModel
+from espnet_lite.runtime.packed_model import Architecture, PackedModel
 from espnet_lite.score.alignment import align
 from espnet_lite.score.bootstrap import drawn_sums
 from espnet_lite.score.transcripts import words
-from espnet_lite.tasks.quantize import load_recognizer
+from espnet_lite.tasks.quantize import load_recognizer, read_trained
 from espnet_lite.text.tokenizer import Tokenizer
 
 DRAWS = 10_000  # of speakers, for intervals
@@ -52,21 +53,89 @@ class Network:
         model: in evaluation mode.
         tokenizer: its.
         sample_rate: Hz.
+        architecture: configuration with its front end and encoder.
+        is_quantized: whether something of it is.
+        method: "training" or "post-training", as far as it is known of a quantized one.
     """
 
     model: nn.Module
     tokenizer: Tokenizer
     sample_rate: int
+    architecture: object
+    is_quantized: bool
+    method: str | None
 
 
 def load_network(path: Path) -> Network:
     """Return the recognizer of a packed file or of an experiment folder, quantized or not."""
     if path.is_dir():
         model = load_recognizer(path)
-        rate = model.config.front_end.sample_rate
-        return Network(model, Tokenizer.load(path / "tokenizer"), rate)
+        is_quantized = bool(read_trained(path).rules)
+        return Network(
+            model=model,
+            tokenizer=Tokenizer.load(path / "tokenizer"),
+            sample_rate=model.config.front_end.sample_rate,
+            architecture=model.config,
+            is_quantized=is_quantized,
+            method="training" if is_quantized else None,
+        )
     packed = PackedModel.load(path)
-    return Network(packed, packed.tokenizer, packed.sample_rate)
+    return Network(
+        model=packed,
+        tokenizer=packed.tokenizer,
+        sample_rate=packed.sample_rate,
+        architecture=from_plain(Architecture, packed.header["architecture"], where=path),
+        is_quantized=bool(packed.header.get("quantized")),
+        method=packed.header.get("policy", {}).get("method"),
+    )
+
+
+def check_pair(
+    reference: Network, reference_path: Path, quantized: Network, quantized_path: Path, *, rule: str
+) -> None:
+    """Raise unless the two can be compared and the reference is what `rule` says, as far as it is known.
+
+    Args:
+        reference: of the floating-point recognizer.
+        reference_path: where it was read from.
+        quantized: of the recognizer in few bits.
+        quantized_path: where it was read from.
+        rule: "own", what it was made from after its training, or "teacher", what it was trained from.
+
+    Raises:
+        InputError: a quantized reference, another architecture or table of tokens, or another rule.
+    """
+    if reference.is_quantized:
+        raise InputError(
+            "is quantized, expected the reference in floating point",
+            where=reference_path,
+            fix="give the recognizer that the quantized one was made from, or its first step's teacher",
+        )
+    right = {"training": "teacher", "post-training": "own"}.get(quantized.method, rule)
+    if rule != right:
+        raise InputError(
+            f"{rule}, but {quantized_path} was quantized by {quantized.method}",
+            where="--rule",
+            fix=f"give --rule {right} and that reference",
+        )
+    differing = architecture_differences(
+        to_plain(reference.architecture),
+        to_plain(quantized.architecture),
+        reference.architecture,
+        where=quantized_path,
+    )
+    tokens, others = reference.tokenizer.tokens, quantized.tokenizer.tokens
+    if len(tokens) != len(others):
+        differing.append(f"{len(others)} tokens, not {len(tokens)}")
+    elif tokens != others:
+        number = next(i for i, token in enumerate(tokens) if token != others[i])
+        differing.append(f"token {number} {others[number]!r}, not {tokens[number]!r}")
+    if differing:
+        raise InputError(
+            f"is another network than the reference {reference_path}: {', '.join(differing)}",
+            where=quantized_path,
+            fix="give the recognizer that it was made from",
+        )
 
 
 def described(
@@ -121,15 +190,9 @@ def analyze(
     `utterances`, `speakers`.
 
     Raises:
-        InputError: the two are not of one architecture, or nothing of the set can be heard.
+        InputError: nothing of the set can be heard.
     """
     units = find_units(reference.model)
-    if units != find_units(quantized.model):
-        raise InputError(
-            "has other attention, feed-forward or convolution modules than the reference",
-            where=where,
-            fix="give the recognizer that it was made from",
-        )
     kinds = [kind for kind in KINDS if kind in units.values()]
     mixtures = subsets(kinds)
     errors, noise = UnitErrors(reference.model, quantized.model), LayerNoise()

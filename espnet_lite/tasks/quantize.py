@@ -1,54 +1,49 @@
 """Quantization-aware training of a recognizer: a trained one and a policy → a quantized one.
 
-A plan has one or several steps (`training.steps`). Each is a training like any other, in an experiment
-folder of its own, of a student that begins with its teacher's weights; the student of a step is the
-teacher of the next. The last step's folder has the name that was asked for, those before it have
-`_step_1`, `_step_2`, … behind it.
+It has one or several steps (`training.steps`), see tasks.quantize_plan.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from espnet_lite.config import from_plain, load_config, read_yaml, to_plain
+from espnet_lite.config import from_plain, read_yaml, to_plain
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance_table import UtteranceTable
 from espnet_lite.errors import InputError
 from espnet_lite.models.asr import AsrConfig, AsrModel
-from espnet_lite.models.pretrained import load_pretrained_weights, read_pretrained
 from espnet_lite.quantize.calibration import cropped, start_activations
 from espnet_lite.quantize.config import (
     DistillationOptions,
     PrecisionOptions,
     QuantizeConfig,
     StepOptions,
-    TrainingPlan,
 )
-from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
+from espnet_lite.quantize.policy import Rule, check_policy, policy_table, quantize_modules
 from espnet_lite.quantize.switches import choose, of_last_precision
 from espnet_lite.runtime.packed_model import PackedModel
 from espnet_lite.score.results import read_json
 from espnet_lite.tasks.asr import DataOptions, TrainAsrConfig, build_loaders
-from espnet_lite.tasks.student import StudentAsr
-from espnet_lite.tasks.training import (
-    Training,
-    data_fingerprints,
-    pretraining_record,
-    read_sets,
-    run_training,
-    weights_file,
+from espnet_lite.tasks.quantize_plan import (
+    Step,
+    load_quantize_config,
+    rules_of_step,
+    run_steps,
+    step_folders,
 )
+from espnet_lite.tasks.student import StudentAsr
+from espnet_lite.tasks.training import Training, data_fingerprints, read_sets
 from espnet_lite.text.tokenizer import Tokenizer
 from espnet_lite.train.checkpoint import read_weights
 from espnet_lite.train.experiment import fingerprint
 from espnet_lite.train.options import TrainOptions
 
-DONE = 0
+NOT_OF_ITS_CONFIG = "put back the config.yaml it was trained with, or train again with --fresh"
 
 
 @dataclass(frozen=True)
@@ -93,180 +88,37 @@ def train_quantized(
     Raises:
         InputError: anything the user can mend, each with its file or key.
     """
-    config = load_config(config_file, QuantizeConfig, overrides)
+    config = load_quantize_config(config_file, overrides)
     if config.training is None:
         raise InputError(
             "has no training", where=config_file, fix="pack_model packs it without training"
         )
+    trained = read_trained(teacher_dir)
     folders = step_folders(expdir, config.training)
     teachers = [teacher_dir, *folders[:-1]]
-    for number, (teacher, folder) in enumerate(zip(teachers, folders, strict=True), start=1):
-        prepare = _step(
-            config,
-            config.training.steps[number - 1] if config.training.steps else None,
+    steps = []
+    for number, options in enumerate(config.training.steps or (None,)):
+        resolved = _resolved(config, options, trained)
+        prepare = _preparation(
+            resolved,
+            policy=config.rules,
             config_file=config_file,
             reference_dir=teacher_dir,
-            teacher_dir=teacher,
-            earlier=folders[: number - 1],
+            teacher_dir=teachers[number],
+            earlier=folders[:number],
             train_dirs=train_dirs,
             dev_dirs=dev_dirs,
         )
-        code = run_training(
-            prepare,
-            expdir=folder,
-            config_file=config_file,
-            fresh=fresh,
-            device_name=device_name,
-            command=command,
-        )
-        if code != DONE:
-            return code
-    return DONE
-
-
-def step_folders(expdir: Path, plan: TrainingPlan) -> list[Path]:
-    """Return the experiment folders of a plan's steps; the last is `expdir`."""
-    before = range(1, max(1, len(plan.steps)))
-    return [*(expdir.with_name(f"{expdir.name}_step_{number}") for number in before), expdir]
-
-
-def rules_of_step(rules: Sequence[Rule], step: StepOptions | None) -> tuple[Rule, ...]:
-    """Return the rules with the bits of a step; None: as they are."""
-    if step is None:
-        return tuple(rules)
-    bits = {"weight_bits": step.weight_bits, "activation_bits": step.activation_bits}
-    return tuple(rule.at_least(**bits) for rule in rules)
-
-
-def finetune_quantized(
-    *,
-    config_file: Path,
-    overrides: list[str],
-    asr_config_file: Path,
-    asr_overrides: list[str],
-    pretrained: Path,
-    tokenizer_dir: Path,
-    train_dirs: list[Path],
-    dev_dirs: list[Path],
-    expdir: Path,
-    fresh: bool,
-    device_name: str,
-    command: list[str],
-) -> int:
-    """Fine-tune a recognizer in few bits on a pre-trained encoder; return the exit code (0 or 75).
-
-    There is no teacher: no recognizer has been trained before. What the quantizers of an encoder that
-    `quantize_encoder` trained have learned is kept.
-
-    Args:
-        config_file: conf/quantize_*.yaml; of it rules and dropout count.
-        overrides: key=value of it.
-        asr_config_file: conf/train_asr*.yaml: model, data and training.
-        asr_overrides: key=value of it.
-        pretrained: what `quantize_encoder` made, or a pre-training in floating point.
-        tokenizer_dir: made by make_tokens.
-        train_dirs: dump folders to train on.
-        dev_dirs: dump folders to validate on.
-        expdir: experiment folder.
-        fresh: move an experiment aside and start anew.
-        device_name: auto, cpu or cuda.
-        command: the program and its arguments, kept in the record.
-
-    Raises:
-        InputError: anything the user can mend, each with its file or key.
-    """
-
-    def prepare() -> Training:
-        config = load_config(config_file, QuantizeConfig, overrides)
-        asr = load_config(asr_config_file, TrainAsrConfig, asr_overrides)
-        trained_rules = rules_of_encoder(pretrained)
-        if trained_rules not in ((), config.rules):
-            raise InputError(
-                f"its rules are not those that {pretrained} was trained with", where=config_file
-            )
-        resolved = TrainQuantizedConfig(
-            rules=config.rules,
-            model=asr.model,
-            data=asr.data,
-            dropout=None if config.training is None else config.training.dropout,
-            calibration_utterances=config.calibration_utterances,
-            train=asr.train,
-        )
-        tokenizer = Tokenizer.load(tokenizer_dir)
-        train, dev = read_sets(train_dirs), read_sets(dev_dirs)
-        rate = asr.model.front_end.sample_rate
-        student, table = _student_on(
-            resolved,
-            pretrained,
-            vocab=tokenizer.vocab,
-            waveforms=calibration_waveforms(
-                train, count=resolved.calibration_utterances, sample_rate=rate
-            ),
-            where=config_file,
-        )
-        print(table)
-        train_loader, dev_loader = build_loaders(asr, train, dev, tokenizer)
-        inputs = data_fingerprints(train_dirs, dev_dirs, tables=("wav.scp", "text"))
-        inputs["pretrained"] = fingerprint([weights_file(pretrained)])
-        return Training(
-            config=resolved,
-            model=student,
-            train_loader=train_loader,
-            dev_loader=dev_loader,
-            inputs=inputs,
-            save_beside=lambda folder: tokenizer.save(folder / "tokenizer"),
-            facts={
-                "pretrained": pretraining_record(pretrained),
-                "quantization": {"rules": to_plain(resolved.rules), "distillation": None},
-            },
-            tag_option="--expdir",
-        )
-
-    return run_training(
-        prepare,
-        expdir=expdir,
-        config_file=config_file,
-        fresh=fresh,
-        device_name=device_name,
-        command=command,
+        steps.append(Step(folders[number], resolved, prepare))
+    return run_steps(
+        steps, config_file=config_file, fresh=fresh, device_name=device_name, command=command
     )
 
 
-def rules_of_encoder(path: Path) -> tuple[Rule, ...]:
-    """Return the rules that a pre-trained encoder was quantized by; none of one in floating point."""
-    if not path.is_dir():
-        return ()
-    plain = read_yaml(path / "config.yaml").get("rules", [])
-    return from_plain(QuantizeConfig, {"rules": plain}, where=path / "config.yaml").rules
-
-
-def _student_on(
-    config: TrainQuantizedConfig,
-    pretrained: Path,
+def _preparation(
+    resolved: TrainQuantizedConfig,
     *,
-    vocab: int,
-    waveforms: Float[Tensor, "batch samples"],
-    where: Path,
-) -> tuple[StudentAsr, str]:
-    """Return a recognizer with the front end and encoder of a pre-training, and the policy as a table."""
-    torch.manual_seed(config.train.seed)
-    student = StudentAsr(config.model, vocab=vocab)
-    weights, plain = read_pretrained(pretrained)
-    latent = {name: weights[name] for name in student.state_dict() if name in weights}
-    load_pretrained_weights(student, latent, where=pretrained, pretrained_config=plain)
-    placements = quantize_modules(student, config.rules, where=where)
-    calibrate(student, waveforms, where=where)
-    if rules_of_encoder(pretrained):
-        own = student.state_dict()
-        student.load_state_dict({name: weights.get(name, own[name]) for name in own})
-    student.prepare(teacher=None, reference=None, distillation=None, dropout=config.dropout)
-    return student, policy_table(student, placements)
-
-
-def _step(
-    config: QuantizeConfig,
-    step: StepOptions | None,
-    *,
+    policy: Sequence[Rule],
     config_file: Path,
     reference_dir: Path,
     teacher_dir: Path,
@@ -274,16 +126,16 @@ def _step(
     train_dirs: list[Path],
     dev_dirs: list[Path],
 ) -> Callable[[], Training]:
-    """Return what prepares the training of one step; None: the only one, of train.updates."""
+    """Return what prepares the training of one step on the way to a policy."""
 
     def prepare() -> Training:
-        resolved = _resolved(config, step, read_trained(teacher_dir))
         tokenizer = Tokenizer.load(teacher_dir / "tokenizer")
         train, dev = read_sets(train_dirs), read_sets(dev_dirs)
         teacher = load_recognizer(teacher_dir)
         reference = teacher if teacher_dir == reference_dir else load_recognizer(reference_dir)
         student, table = build_student(
             resolved,
+            policy=policy,
             teacher=teacher,
             reference=reference,
             vocab=tokenizer.vocab,
@@ -323,7 +175,8 @@ def _step(
 def _resolved(
     config: QuantizeConfig, step: StepOptions | None, trained: "Trained"
 ) -> TrainQuantizedConfig:
-    """Return the configuration of one step: the plan's, on the teacher's model and data."""
+    """Return the configuration of one step: the plan's, on the model and data of the recognizer that the
+    first step has as its teacher; None: the only step, of train.updates."""
     plan, train = config.training, config.training.train
     data = dataclasses.replace(trained.data, short_first_epochs=0, short_only_epochs=0)
     if plan.batch_seconds is not None:
@@ -378,26 +231,60 @@ def load_recognizer(folder: Path) -> AsrModel:
     """Return the trained recognizer of an experiment folder in evaluation mode, quantized or not.
 
     Raises:
-        InputError: not an experiment of a recognizer, or one that is not done.
+        InputError: not an experiment of a recognizer, one that is not done, or one whose weights are not
+            those of its configuration.
     """
     trained = read_trained(folder)
     model = AsrModel(trained.model, vocab=Tokenizer.load(folder / "tokenizer").vocab)
-    quantize_modules(model, trained.rules, where=folder / "config.yaml")
-    weights = read_weights(folder / "model.safetensors")
-    model.load_state_dict(of_last_precision(weights, model))
+    quantize_modules(model, trained.rules, where=folder / "config.yaml", strict=False)
+    file = folder / "model.safetensors"
+    weights = read_weights(file)
+    kept = of_last_precision(weights, model)
+    further = {name for name in weights if name not in kept and ".members." not in name}
+    load_weights(model, kept, where=file)
+    if further:
+        raise InputError(
+            f"has a weight '{min(further)}', which the model of config.yaml does not have",
+            where=file,
+            fix=NOT_OF_ITS_CONFIG,
+        )
     return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> None:
+    """Put into `model` its weights out of `weights`, which may hold further ones.
+
+    Raises:
+        InputError: one is missing or has another shape.
+    """
+    own = model.state_dict()
+    for name, tensor in own.items():
+        what = None
+        if name not in weights:
+            what = f"has no weight '{name}', which its config.yaml asks for"
+        elif weights[name].shape != tensor.shape:
+            what = (
+                f"weight '{name}' has the shape {list(weights[name].shape)}, "
+                f"its config.yaml asks for {list(tensor.shape)}"
+            )
+        if what is not None:
+            raise InputError(what, where=where, fix=NOT_OF_ITS_CONFIG)
+    model.load_state_dict({name: weights[name] for name in own})
 
 
 def build_student(
     config: TrainQuantizedConfig,
     *,
+    policy: Sequence[Rule],
     teacher: AsrModel,
     reference: AsrModel,
     vocab: int,
     waveforms: Float[Tensor, "batch samples"],
     where: Path,
 ) -> tuple[StudentAsr, str]:
-    """Return the student with its teacher's weights and measured scales, and the policy as a table.
+    """Return the student with its teacher's weights and measured scales, and its rules as a table.
+
+    `policy` is what the last step trains for: it is checked at each.
 
     Raises:
         InputError: what the policy says does not fit the model.
@@ -413,7 +300,8 @@ def build_student(
         ]
         for p in config.precisions
     ]
-    placements = quantize_modules(student, config.rules, where=where, others=others)
+    check_policy(student, policy, where=where)
+    placements = quantize_modules(student, config.rules, where=where, others=others, strict=False)
     for precision in range(len(others) + 1):
         choose(student, precision)
         calibrate(student, waveforms, where=where)

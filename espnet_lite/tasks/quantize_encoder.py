@@ -1,8 +1,8 @@
 """A pre-trained encoder in few bits, before it is fine-tuned: it learns its own hidden states anew from
-speech without transcripts. `tasks.quantize.finetune_quantized` then trains a recognizer on it."""
+speech without transcripts. `tasks.quantize_finetune` then trains a recognizer on it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from espnet_lite.config import build_class, check_numbers, choice, from_plain, load_config, to_plain
+from espnet_lite.config import build_class, check_numbers, choice, from_plain, read_yaml, to_plain
 from espnet_lite.data.loader import Loader
 from espnet_lite.data.utterance import Batch
 from espnet_lite.encoders.families import ENCODERS
@@ -22,22 +22,19 @@ from espnet_lite.models.loss import Loss
 from espnet_lite.models.pretrained import PARTS, read_pretrained
 from espnet_lite.nn.dropout import Dropout
 from espnet_lite.quantize.calibration import ScaleWatch, start_activations
-from espnet_lite.quantize.config import QuantizeConfig, StepOptions
+from espnet_lite.quantize.config import QuantizeConfig
 from espnet_lite.quantize.distillation import hidden_error
-from espnet_lite.quantize.policy import Rule, policy_table, quantize_modules
-from espnet_lite.tasks.quantize import (
-    calibration_waveforms,
-    rules_of_encoder,
+from espnet_lite.quantize.policy import Rule, check_policy, policy_table, quantize_modules
+from espnet_lite.tasks.quantize import calibration_waveforms, load_weights
+from espnet_lite.tasks.quantize_plan import (
+    Step,
+    load_quantize_config,
+    refuse_overrides,
     rules_of_step,
+    run_steps,
     step_folders,
 )
-from espnet_lite.tasks.training import (
-    Training,
-    data_fingerprints,
-    read_sets,
-    run_training,
-    weights_file,
-)
+from espnet_lite.tasks.training import Training, data_fingerprints, read_sets, weights_file
 from espnet_lite.train.experiment import fingerprint
 from espnet_lite.train.options import TrainOptions
 
@@ -45,6 +42,7 @@ BATCH_SECONDS = (
     80.0  # where training.batch_seconds is null: there is no teacher's recipe to look into
 )
 CROP_SECONDS = 15.6  # as HuBERT's
+MASK_EMBEDDING = "mask_embedding"  # its name in the weights of a pre-training
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,11 @@ class TrainQuantizedEncoderConfig:
 
 
 class QuantizedEncoder(nn.Module):
-    """Front end and encoder; as a student its loss is the distance of its layers from the teacher's."""
+    """Front end and encoder; as a student its loss is the distance of its layers from the teacher's.
+
+    The vector that a pre-training puts on masked frames (`mask_embedding`) is kept for the fine-tuning,
+    where there is one.
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -88,6 +90,7 @@ class QuantizedEncoder(nn.Module):
         self.front_end = build_class(FRONT_ENDS, config.front_end)(
             config.front_end, dim=self.encoder.dim
         )
+        self.register_buffer(MASK_EMBEDDING, None)
         self._teacher: tuple[
             QuantizedEncoder, ...
         ] = ()  # in a tuple, where nn.Module does not see it
@@ -159,7 +162,7 @@ def quantize_encoder(
 
     Args:
         config_file: conf/quantize_*.yaml with `training`; hidden states are all there is to learn
-            from, so that `distillation` and `train.criterion` do not count.
+            from, so that `distillation` and `train.criterion` do not count; precisions are refused.
         overrides: key=value of it.
         pretrained: experiment folder or file of the pre-training.
         train_dirs: dump folders; texts are not read.
@@ -172,24 +175,59 @@ def quantize_encoder(
     Raises:
         InputError: anything the user can mend, each with its file or key.
     """
-    config = load_config(config_file, QuantizeConfig, overrides)
-    if config.training is None:
+    config = load_quantize_config(config_file, overrides)
+    plan = config.training
+    if plan is None:
         raise InputError("has no training", where=config_file, fix="give one that has")
-    folders = step_folders(expdir, config.training)
-    teachers = [pretrained, *folders[:-1]]
-    steps = config.training.steps or (None,)
-    for step, teacher, folder in zip(steps, teachers, folders, strict=True):
-        code = run_training(
-            _step(config, step, teacher, train_dirs, dev_dirs, where=config_file),
-            expdir=folder,
-            config_file=config_file,
-            fresh=fresh,
-            device_name=device_name,
-            command=command,
+    if plan.precisions:
+        raise InputError(
+            f"has {len(plan.precisions)} training.precisions, but an encoder is trained in the policy's "
+            "bits alone",
+            where=config_file,
+            fix="set training.precisions=[]",
         )
-        if code:
-            return code
-    return 0
+    refuse_overrides(
+        overrides,
+        ("training.distillation", "training.train.criterion"),
+        why="an encoder learns from hidden states alone",
+        fix="leave it out",
+    )
+    model = _encoder_config(read_pretrained(pretrained)[1], where=pretrained)
+    folders = step_folders(expdir, plan)
+    teachers = [pretrained, *folders[:-1]]
+    steps = []
+    for options, teacher, folder in zip(plan.steps or (None,), teachers, folders, strict=True):
+        train = dataclasses.replace(plan.train, criterion="loss")  # the only metric there is
+        if options is not None:
+            train = dataclasses.replace(train, updates=options.updates)
+        resolved = TrainQuantizedEncoderConfig(
+            rules=rules_of_step(config.rules, options),
+            model=model,
+            data=SpeechOptions(batch_seconds=plan.batch_seconds or BATCH_SECONDS),
+            dropout=plan.dropout,
+            calibration_utterances=config.calibration_utterances,
+            train=train,
+        )
+        prepare = _preparation(
+            resolved, config.rules, teacher, train_dirs, dev_dirs, where=config_file
+        )
+        steps.append(Step(folder, resolved, prepare))
+    return run_steps(
+        steps, config_file=config_file, fresh=fresh, device_name=device_name, command=command
+    )
+
+
+def _encoder_config(plain: dict, *, where: Path) -> EncoderConfig:
+    """Return of the plain configuration of a pre-training's model what of it is an encoder's."""
+    return from_plain(EncoderConfig, {part: plain[part] for part in PARTS}, where=where)
+
+
+def rules_of_encoder(path: Path) -> tuple[Rule, ...]:
+    """Return the rules that a pre-trained encoder was quantized by; none of one in floating point."""
+    if not path.is_dir():
+        return ()
+    plain = read_yaml(path / "config.yaml").get("rules", [])
+    return from_plain(QuantizeConfig, {"rules": plain}, where=path / "config.yaml").rules
 
 
 def load_encoder(path: Path) -> QuantizedEncoder:
@@ -199,58 +237,39 @@ def load_encoder(path: Path) -> QuantizedEncoder:
         InputError: it is neither, or not done.
     """
     weights, plain = read_pretrained(path)
-    config = from_plain(EncoderConfig, {part: plain[part] for part in PARTS}, where=path)
-    model = QuantizedEncoder(config)
-    quantize_modules(model, rules_of_encoder(path), where=path)
-    missing = [name for name in model.state_dict() if name not in weights]
-    if missing:
-        raise InputError(
-            f"has no weight '{missing[0]}', which its configuration asks for", where=path
-        )
-    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    model = QuantizedEncoder(_encoder_config(plain, where=path))
+    model.mask_embedding = weights.get(MASK_EMBEDDING)
+    quantize_modules(model, rules_of_encoder(path), where=path, strict=False)
+    load_weights(model, weights, where=path)
     return model.eval()
 
 
-def _step(
-    config: QuantizeConfig,
-    step: StepOptions | None,
+def _preparation(
+    resolved: TrainQuantizedEncoderConfig,
+    policy: Sequence[Rule],
     teacher_path: Path,
     train_dirs: list[Path],
     dev_dirs: list[Path],
     *,
     where: Path,
 ) -> Callable[[], Training]:
-    """Return what prepares the training of one step; None: the only one, of train.updates."""
-    plan = config.training
+    """Return what prepares the training of one step on the way to a policy."""
 
     def prepare() -> Training:
         teacher = load_encoder(teacher_path)
         train, dev = (read_sets(dirs, need_text=False) for dirs in (train_dirs, dev_dirs))
-        options = dataclasses.replace(plan.train, criterion="loss")  # the only metric there is
-        if step is not None:
-            options = dataclasses.replace(options, updates=step.updates)
-        resolved = TrainQuantizedEncoderConfig(
-            rules=rules_of_step(config.rules, step),
-            model=teacher.config,
-            data=SpeechOptions(batch_seconds=plan.batch_seconds or BATCH_SECONDS),
-            dropout=plan.dropout,
-            calibration_utterances=config.calibration_utterances,
-            train=options,
-        )
         rate = teacher.front_end.sample_rate
-        student = _student(
-            resolved,
-            teacher,
-            calibration_waveforms(train, count=config.calibration_utterances, sample_rate=rate),
-            where=where,
+        waveforms = calibration_waveforms(
+            train, count=resolved.calibration_utterances, sample_rate=rate
         )
+        student = _student(resolved, policy, teacher, waveforms, where=where)
         loaders = [
             Loader(
                 utterances,
                 None,
                 sample_rate=rate,
                 batch_seconds=resolved.data.batch_seconds,
-                seed=options.seed if is_train else 0,
+                seed=resolved.train.seed if is_train else 0,
                 shuffle=is_train,
                 crop_seconds=resolved.data.crop_seconds,
             )
@@ -274,6 +293,7 @@ def _step(
 
 def _student(
     config: TrainQuantizedEncoderConfig,
+    policy: Sequence[Rule],
     teacher: QuantizedEncoder,
     waveforms: Float[Tensor, "batch samples"],
     *,
@@ -281,9 +301,11 @@ def _student(
 ) -> QuantizedEncoder:
     """Return the student with its teacher's weights and measured scales; prints the policy."""
     student = QuantizedEncoder(config.model)
+    check_policy(student, policy, where=where)
     latent = teacher.state_dict()
+    student.mask_embedding = latent.get(MASK_EMBEDDING)
     student.load_state_dict({name: latent[name] for name in student.state_dict()})
-    placements = quantize_modules(student, config.rules, where=where)
+    placements = quantize_modules(student, config.rules, where=where, strict=False)
     lengths = torch.full((len(waveforms),), waveforms.size(1))
     try:
         start_activations(student, lambda: student.encode(waveforms, lengths))

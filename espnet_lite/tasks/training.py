@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,12 @@ from espnet_lite.locks import folder_lock
 from espnet_lite.numerics import pick_device, use_fast_matmul
 from espnet_lite.score.results import read_json
 from espnet_lite.train.distributed import joined_processes
-from espnet_lite.train.experiment import fingerprint, move_aside, open_experiment
+from espnet_lite.train.experiment import (
+    fingerprint,
+    move_aside,
+    open_experiment,
+    refuse_changed_steps,
+)
 from espnet_lite.train.trainer import Trainer
 
 
@@ -69,6 +74,7 @@ def run_training(
     fresh: bool,
     device_name: str,
     command: list[str],
+    later: Sequence[tuple[Path, object]] = (),
 ) -> int:
     """Train, or go on training, in `expdir` and return the exit code (0, or 75 to requeue).
 
@@ -79,14 +85,18 @@ def run_training(
         fresh: move an experiment aside and start anew.
         device_name: auto, cpu or cuda.
         command: the program and its arguments, kept in run.sh and in the record.
+        later: folders and configurations of the trainings that go on from this one, in their order:
+            they are locked, checked and moved aside with it.
 
     Raises:
         InputError: anything the user can mend, each with its file or key.
     """
+    folders = [expdir, *(folder for folder, _ in later)]
     with joined_processes() as processes, contextlib.ExitStack() as held:
         with processes.first_goes_first():
             if processes.is_first:
-                held.enter_context(folder_lock(expdir))
+                for folder in folders:
+                    held.enter_context(folder_lock(folder))
             # All that can fail comes before the old experiment is moved or changed.
             training = prepare()
             options = training.config.train
@@ -106,7 +116,15 @@ def run_training(
             if processes.is_first:
                 trainer.check_criterion()
                 if fresh:
-                    move_aside(expdir)
+                    for folder in folders:
+                        move_aside(folder)
+                if later:
+                    steps = [(expdir, training.config), *later]
+                    refuse_changed_steps(
+                        [(folder, to_plain(config)) for folder, config in steps],
+                        schema=type(training.config),
+                        tag_option=training.tag_option,
+                    )
                 open_experiment(
                     expdir,
                     to_plain(training.config),

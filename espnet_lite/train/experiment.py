@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_lite.config import dump_yaml, from_plain, read_yaml, to_plain
@@ -40,9 +41,21 @@ def fingerprint(paths: list[Path]) -> str:
 
 
 def refuse_changes(
-    folder: Path, started: dict, asked: dict, *, tag_option: str = "--exp_tag"
+    folder: Path,
+    started: dict,
+    asked: dict,
+    *,
+    tag_option: str = "--exp_tag",
+    successor: Path | None = None,
 ) -> None:
     """Raise unless `asked` equals what the folder was started with, or is only longer.
+
+    Args:
+        folder: the experiment folder.
+        started: configuration or inputs that it was started with, plain.
+        asked: the same that are asked for now.
+        tag_option: named in the message, as what gives another configuration another name.
+        successor: of a training that began with this one's weights: this one then may not be longer.
 
     Raises:
         InputError: names each changed key with both values, `tag_option` and --fresh.
@@ -51,14 +64,49 @@ def refuse_changes(
     changed = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and not _only_longer(key, old, new)
+        if old.get(key) != new.get(key) and not (successor is None and _only_longer(key, old, new))
     ]
     if changed:
+        use = "" if successor is None else f", and {successor.name} goes on from it"
         raise InputError(
-            f"was trained with another configuration: {', '.join(changed)}",
+            f"was trained with another configuration{use}: {', '.join(changed)}",
             where=folder,
-            fix=f"give the new one a name with {tag_option} NAME, or start anew with --fresh",
+            fix=_ways_out(tag_option),
         )
+
+
+def refuse_changed_steps(
+    steps: Sequence[tuple[Path, dict]], *, schema: type | None, tag_option: str = "--exp_tag"
+) -> None:
+    """Raise unless all steps of a schedule can go on in their folders, before one of them does.
+
+    Each begins with the weights of the one before it, so that a step with a later one behind it may not
+    be trained any further.
+
+    Args:
+        steps: folder and resolved configuration of each, plain, in their order.
+        schema: dataclass of the configurations, as `open_experiment` takes it.
+        tag_option: named in messages.
+
+    Raises:
+        InputError: names the folder and each changed key, or the step that is gone.
+    """
+    successor = None
+    for folder, config in reversed(steps):
+        if checkpoints(folder / "checkpoints"):
+            started = _with_defaults(read_yaml(folder / "config.yaml"), schema)
+            refuse_changes(folder, started, config, tag_option=tag_option, successor=successor)
+            successor = folder
+        elif successor is not None:
+            raise InputError(
+                f"has no checkpoints, and {successor.name} goes on from it",
+                where=folder,
+                fix=_ways_out(tag_option),
+            )
+
+
+def _ways_out(tag_option: str) -> str:
+    return f"give the new one a name with {tag_option} NAME, or start anew with --fresh"
 
 
 def _only_longer(key: str, old: dict, new: dict) -> bool:

@@ -1,6 +1,7 @@
 """analyze_quantization and write_quantization_errors as a user calls them, for every encoder."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from espnet_lite.models.asr import AsrConfig, AsrModel
 from espnet_lite.quantize.calibration import start_activations
 from espnet_lite.quantize.export import export_model
 from espnet_lite.quantize.policy import Rule, quantize_modules
-from espnet_lite.runtime.format import write_packed
+from espnet_lite.runtime.format import read_packed, write_packed
 from espnet_lite.tasks.quantization_analysis import CLAIMED, OTHER, verdict
 
 TOKENS = ["<blank>", "<unk>", "<space>", "a", "b", "<sos/eos>"]
@@ -27,10 +28,10 @@ ENCODERS = {
 }
 
 
-def write_models(folder: Path, encoder: str) -> tuple[Path, Path]:
+def write_models(folder: Path, encoder: str, **sizes) -> tuple[Path, Path]:
     """Write an untrained recognizer in fp32 and in one bit."""
     torch.manual_seed(0)
-    sizes = {"name": encoder, "dim": 16, "layers": 3, "heads": 2, "feed_forward": 32}
+    sizes = {"name": encoder, "dim": 16, "layers": 3, "heads": 2, "feed_forward": 32, **sizes}
     plain = {"front_end": {"name": "log_mel", "num_mels": 20, "channels": 4}}
     plain["encoder"] = {**sizes, **ENCODERS[encoder]}
     config = from_plain(AsrConfig, plain)
@@ -76,8 +77,8 @@ def dev(tmp_path_factory) -> Path:
     return folder / "dev"
 
 
-def analyse(reference: Path, quantized: Path, dev: Path, output: Path) -> int:
-    arguments = ["--reference", reference, "--quantized", quantized, "--rule", "own"]
+def analyse(reference: Path, quantized: Path, dev: Path, output: Path, rule: str = "own") -> int:
+    arguments = ["--reference", reference, "--quantized", quantized, "--rule", rule]
     arguments += ["--data_dir", dev, "--output", output]
     return analyze_quantization.main([*map(str, arguments)])
 
@@ -150,8 +151,62 @@ def test_networks_of_other_architectures(dev, tmp_path, capsys):
         write_models(tmp_path / encoder, encoder)
     reference, quantized = tmp_path / "transformer/fp32.esp", tmp_path / "conformer/w1a1.esp"
     assert analyse(reference, quantized, dev, tmp_path / "a.json") == 2
-    assert "has other attention, feed-forward or convolution modules" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "another network than the reference" in err and "encoder.name 'conformer', not" in err
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.fixture
+def pair(tmp_path) -> tuple[Path, Path]:
+    return write_models(tmp_path, "transformer")
+
+
+def changed_header(path: Path, **changes) -> Path:
+    """Write the packed model again, `changes` merged into its header."""
+    header, tensors = read_packed(path)
+    other = path.with_name(f"changed_{path.name}")
+    write_packed(other, tensors, {**header, **changes})
+    return other
+
+
+def test_another_width_or_another_table_of_tokens_is_another_network(pair, dev, tmp_path, capsys):
+    reference, quantized = pair
+    (tmp_path / "narrow").mkdir()
+    narrow, _ = write_models(tmp_path / "narrow", "transformer", dim=8)
+    tokens = [*TOKENS[:3], "b", "a", TOKENS[-1]]
+    swapped = changed_header(reference, tokenizer={"kind": "char", "nlsyms": [], "tokens": tokens})
+    for other, message in (
+        (narrow, "encoder.dim 16, not 8"),
+        (swapped, "token 3 'a', not 'b'"),
+    ):
+        assert analyse(other, quantized, dev, tmp_path / "a.json") == 2
+        err = capsys.readouterr().err
+        assert f"w1a1.esp: is another network than the reference {other}" in err
+        assert message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "message"),
+    [
+        ("training", "own", "own, but .* was quantized by training; give --rule teacher"),
+        ("post-training", "teacher", "was quantized by post-training; give --rule own"),
+        ("training", "teacher", None),
+    ],
+)
+def test_the_rule_is_that_of_the_packed_file(method, rule, message, pair, dev, tmp_path, capsys):
+    quantized = changed_header(pair[1], policy={"name": "w1a1", "method": method})
+    code = analyse(pair[0], quantized, dev, tmp_path / "a.json", rule)
+    err = capsys.readouterr().err
+    assert code == (0 if message is None else 2)
+    assert message is None or re.search(f"error: --rule: .*{message}", err)
+    assert (tmp_path / "a.json").exists() == (message is None)
+
+
+def test_a_quantized_reference_is_refused(pair, dev, tmp_path, capsys):
+    assert analyse(pair[1], pair[1], dev, tmp_path / "a.json") == 2
+    err = capsys.readouterr().err
+    assert "w1a1.esp: is quantized, expected the reference in floating" in err
 
 
 def interval(low: float, high: float) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from espnet_lite.bin import quantize_asr, train_asr
-from espnet_lite.config import read_yaml
+from espnet_lite.config import dump_yaml, read_yaml
+from espnet_lite.tasks import training
 from espnet_lite.tasks.quantize import load_recognizer, read_trained
 
 CONFIG = """\
@@ -96,13 +98,23 @@ def test_without_teacher_only_the_transcripts_count(arguments, tmp_path):
     assert "agreement" in lines[-1]
 
 
-def test_killed_anywhere_it_goes_on_to_the_same_weights(arguments, tmp_path):
+COTRAINED = [
+    *("--set", "training.steps=[]", "--set", "training.train.updates=4"),
+    *("--set", "training.precisions=[{weight_bits: 8, activation_bits: 8}]"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "folders"), [([], ("again_step_1", "again")), (COTRAINED, ("again",))]
+)
+def test_killed_anywhere_it_goes_on_to_the_same_weights(options, folders, arguments, tmp_path):
+    arguments = [*options, *arguments]
     assert quantize_asr.main(arguments) == 0
     expected = load_file(tmp_path / "w1a1/model.safetensors")
     again = [*arguments[:-3], str(tmp_path / "again"), "--device", "cpu"]
     command = [sys.executable, "-m", "espnet_lite.bin.quantize_asr", *again]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for folder in ("again_step_1", "again"):
+    for folder in folders:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 300
         while not list((tmp_path / folder / "checkpoints").glob("update_*")):
@@ -124,6 +136,11 @@ def test_killed_anywhere_it_goes_on_to_the_same_weights(arguments, tmp_path):
         (["--set", "rules=[{kinds: [conv_depthwise], weight_bits: 1}]"], "takes nothing"),
         (["--set", "training.distillation.hiden=1"], "did you mean 'hidden'"),
         (["--teacher", "nowhere"], "nowhere/config.yaml"),
+        (["--set", "training.train.updates=9"], "training.train.updates 9 beside training.steps"),
+        (
+            ["--set", "rules=[{kinds: [attention_matmul], weight_bits: 1}]"],
+            "rules[0]: quantizes nothing of attention_matmul",
+        ),
     ],
 )
 def test_slips_are_one_line(arguments, options, message, tmp_path, capsys):
@@ -131,6 +148,87 @@ def test_slips_are_one_line(arguments, options, message, tmp_path, capsys):
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "w1a1").exists() or not list((tmp_path / "w1a1").iterdir())
+
+
+@pytest.mark.parametrize("option", ["--asr_config", "--tokenizer", "--asr_set"])
+def test_what_is_of_a_pretrained_encoder_is_refused_beside_a_teacher(option, arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        quantize_asr.main([*arguments, option, "x"])
+    assert ended.value.code == 2
+    assert f"{option} is for --pretrained" in capsys.readouterr().err
+
+
+def contents(*folders) -> dict:
+    return {p: p.read_bytes() for folder in folders for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_longer_first_step_is_refused_once_a_later_one_has_begun(arguments, tmp_path, capsys):
+    assert quantize_asr.main(arguments) == 0
+    folders = tmp_path / "w1a1_step_1", tmp_path / "w1a1"
+    before = contents(*folders)
+    config = tmp_path / "quantize.yaml"
+    config.write_text(
+        CONFIG.replace("activation_bits: 8, updates: 2", "activation_bits: 8, updates: 12")
+    )
+    assert quantize_asr.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "w1a1 goes on from it: train.updates 2 -> 12" in err and "--quantize_tag NAME" in err
+    assert contents(*folders) == before
+    # Of the last one that has begun the length may still grow.
+    config.write_text(CONFIG.replace("{updates: 4}", "{updates: 5}"))
+    assert quantize_asr.main(arguments) == 0
+    assert json.loads((folders[1] / "model.json").read_text())["updates"] == 5
+
+
+class Killed(Exception):
+    pass
+
+
+def test_fresh_and_killed_after_the_first_step_it_goes_on_without(arguments, tmp_path, monkeypatch):
+    assert quantize_asr.main(arguments) == 0
+    changed = [*arguments, "--set", "training.dropout=0.1"]
+    with monkeypatch.context() as patched:
+
+        def die(*args, **kwargs):
+            raise Killed
+
+        patched.setattr(training, "training_record", die)
+        with pytest.raises(Killed):
+            quantize_asr.main([*changed, "--fresh"])
+    assert not (tmp_path / "w1a1").exists()
+    assert (
+        len(list(tmp_path.glob("w1a1.old-*"))) == len(list(tmp_path.glob("w1a1_step_1.old-*"))) == 1
+    )
+    first = load_file(tmp_path / "w1a1_step_1/model.safetensors")
+    assert quantize_asr.main(changed) == 0
+    again = load_file(tmp_path / "w1a1_step_1/model.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+    assert read_yaml(tmp_path / "w1a1/config.yaml")["dropout"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        (
+            "encoder",
+            "feed_forward",
+            24,
+            "has the shape [16, 16], its config.yaml asks for [24, 16]",
+        ),
+        ("encoder", "layers", 2, "has no weight 'encoder.blocks.1."),
+        (None, "decoder", None, "has a weight 'decoder."),
+    ],
+)
+def test_weights_of_another_configuration(
+    part, key, value, message, arguments, teacher, tmp_path, capsys
+):
+    shutil.copytree(teacher, tmp_path / "teacher")
+    config = read_yaml(teacher / "config.yaml")
+    (config["model"] if part is None else config["model"][part])[key] = value
+    (tmp_path / "teacher/config.yaml").write_text(dump_yaml(config))
+    assert quantize_asr.main([*arguments, "--teacher", str(tmp_path / "teacher")]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1 and "model.safetensors" in err
 
 
 def test_another_policy_in_the_same_folder_is_refused(arguments, capsys):

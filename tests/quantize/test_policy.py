@@ -123,11 +123,36 @@ def test_names_narrow_a_rule():
             r"x\.yaml: 'encoder\.blocks\.0\.feed_forward\.expand' is taken by rules\[0\] and by "
             r"rules\[1\]",
         ),
+        (
+            [rule("head", weight_bits=8), rule("attention_matmul", weight_bits=1)],
+            r"rules\[1\]: quantizes nothing of attention_matmul: weight_bits 1, activation_bits 32, "
+            "and attention_matmul has no weights; give it bits below 16",
+        ),
+        (
+            [rule("attention_matmul", "conv_pointwise", weight_bits=1, activation_bits=16)],
+            "quantizes nothing of attention_matmul: weight_bits 1, activation_bits 16",
+        ),
+        (
+            [rule("head", "feed_forward", weight_bits=16)],
+            "quantizes nothing of feed_forward, head: weight_bits 16, activation_bits 32; give",
+        ),
+        (
+            [rule("head", "feed_forward", weight_bits=8, modules=("encoder.*", "typo.*"))],
+            r"rules\[0\]: modules 'typo\.\*' fits no module of kinds head, feed_forward; mend it",
+        ),
     ],
 )
 def test_rules_that_take_nothing_or_the_same_are_refused(rules, message):
     with pytest.raises(InputError, match=message):
         quantize_modules(recognizer(), rules, where="x.yaml")
+
+
+def test_kinds_that_a_model_has_not_may_be_named_and_a_step_may_have_a_rule_that_waits():
+    rules = [rule("attention_matmul", "conv_depthwise", weight_bits=1, activation_bits=8)]
+    assert len(quantize_modules(recognizer(), rules, where="x.yaml")) == 2
+    waiting = rule("feed_forward", weight_bits=1).at_least(weight_bits=32, activation_bits=8)
+    placements = quantize_modules(recognizer(), [waiting], where="x.yaml", strict=False)
+    assert {placement.weight_bits for placement in placements} == {32}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from espnet_lite.train.experiment import (
     flatten,
     move_aside,
     open_experiment,
+    refuse_changed_steps,
     refuse_changes,
 )
 
@@ -57,6 +58,30 @@ def test_only_the_length_may_grow(tmp_path):
         start(tmp_path, changed(updates=19))
     with pytest.raises(InputError, match=r"train\.updates 5 -> None"):
         refuse_changes(tmp_path, {"train": {"updates": 5}}, {})
+
+
+def test_only_the_last_step_that_has_begun_may_grow(tmp_path):
+    folders = [tmp_path / "x_step_1", tmp_path / "x_step_2", tmp_path / "x"]
+
+    def check(*configs):
+        steps = list(zip(folders, configs, strict=True))
+        refuse_changed_steps(steps, schema=None, tag_option="--expdir")
+
+    check(CONFIG, CONFIG, CONFIG)  # nothing has begun
+    start(folders[0])
+    check(changed(updates=20), CONFIG, CONFIG)
+    start(folders[1])
+    check(CONFIG, changed(updates=20), changed(seed=3))
+    for configs, message in (
+        ((changed(updates=20), CONFIG, CONFIG), r"x_step_1: .*, and x_step_2 goes on from it: "
+         r"train\.updates 10 -> 20; .*--expdir NAME.*--fresh"),
+        ((CONFIG, changed(seed=3), CONFIG), r"x_step_2: .*configuration: train\.seed None -> 3"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            check(*configs)
+    (folders[0] / "checkpoints" / "update_00000001" / "state.json").unlink()
+    with pytest.raises(InputError, match="x_step_1: has no checkpoints, and x_step_2 goes on"):
+        check(CONFIG, CONFIG, CONFIG)
 
 
 def test_changed_inputs_are_refused(tmp_path):
