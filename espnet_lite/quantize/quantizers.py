@@ -9,7 +9,8 @@ NaN, so that a training ends; integers have no NaN, and `codes` gives any code.
 
 A learned scale is `start · factor`: `start` is measured once, `factor` is the parameter and begins
 at 1 (β is `start · shift`, from 0). A step of Adam, whose length does not depend on the gradient's, then
-changes scales of all sizes by the same part; the published 1e-4 on α ≈ 1 is the same.
+changes scales of all sizes by the same part. The published rate of 1e-4 is of an α near 1; ours is the
+weights' times train.optimizer.scale_lr_factor.
 
 Sources: BiT (Liu et al. 2022, 2205.13016), written from its equations; LSQ (Esser et al. 2020,
 1902.08153); BitNet b1.58 (Ma et al. 2024, 2402.17764) for the ternary weights.
