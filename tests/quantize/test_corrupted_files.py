@@ -154,7 +154,7 @@ def form(name: str, **changes):
     [
         (
             {"tensors": set_to(f"{LAYER}.weight_scale", -1.0)},
-            r"weight_scale' is not finite and not b",
+            r"weight_scale' is not finite and at least 0",
         ),
         (
             {"tensors": set_to(f"{LAYER}.weight_scale", torch.nan)},
